@@ -1,0 +1,168 @@
+//! What the client offers: one function an API, each with a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// How to reach a cluster.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// `host:port` of the brokers to ask first; a name may resolve to many addresses.
+    pub bootstrap_servers: Vec<String>,
+    /// Sent with every request.
+    pub client_id: String,
+    /// Deadline for a connection, security included.
+    pub connect_timeout: Duration,
+    /// Deadline from a request's first byte to its answer's last; then the connection is closed.
+    pub request_timeout: Duration,
+    /// Longest time a broker may wait for its followers.
+    pub server_timeout: Duration,
+    /// Least time between two metadata requests.
+    pub metadata_interval: Duration,
+    /// Largest answer that is read.
+    pub response_bytes_max: usize,
+}
+
+/// A broker's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub i32);
+
+/// Which of a broker's connections: a request waits for its slowest partition, so the slow go apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Road {
+    /// Well partitions.
+    Main,
+    /// Partitions that are slow or short of replicas.
+    Slow,
+}
+
+/// Why a call failed as a whole. What a broker says of one partition is in the answer, not here.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection could be made: nothing was sent.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// Where to.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The connection broke or timed out after the request was, perhaps, sent: its fate is unknown.
+    #[error("no answer from {address}: {source}")]
+    Lost {
+        /// From whom.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No broker is known by that id, or none answers.
+    #[error("no broker answers: {0}")]
+    NoBroker(String),
+    /// The broker lacks an API or version that is needed.
+    #[error("{address} does not support {what}")]
+    Unsupported {
+        /// Who.
+        address: String,
+        /// What.
+        what: &'static str,
+    },
+    /// The answer does not parse, or is larger than allowed.
+    #[error("malformed answer from {address}: {what}")]
+    Malformed {
+        /// From whom.
+        address: String,
+        /// What of it.
+        what: String,
+    },
+    /// The broker refused the whole call with this error code.
+    #[error("{what}: error {code}")]
+    Code {
+        /// The call.
+        what: &'static str,
+        /// <https://kafka.apache.org/protocol#protocol_error_codes>
+        code: i16,
+    },
+}
+
+/// A topic as metadata tells it.
+#[derive(Clone, Debug)]
+pub struct TopicMetadata {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its id: another id under the same name is another log.
+    pub id: [u8; 16],
+    /// 0, or why the topic is unknown (3, 29 …).
+    pub code: i16,
+    /// By partition number: the leader, if there is one.
+    pub leaders: Vec<Option<NodeId>>,
+}
+
+/// One batch for one partition; the records are a whole record batch v2.
+#[derive(Clone, Debug)]
+pub struct ProduceBatch {
+    /// Kafka topic.
+    pub topic: Arc<str>,
+    /// Its id, as the metadata said when the batch was first sent.
+    pub topic_id: [u8; 16],
+    /// Partition.
+    pub partition: i32,
+    /// What [`super::batch`] has made.
+    pub records: Bytes,
+}
+
+/// What the broker said of one batch; in the order of the request.
+#[derive(Clone, Debug)]
+pub struct ProduceAnswer {
+    /// 0 or why it was not appended.
+    pub code: i16,
+    /// Offset of the first record, or −1.
+    pub base_offset: i64,
+    /// Indexes of the records that made the broker reject the batch, with its words.
+    pub record_errors: Vec<(i32, String)>,
+    /// The broker's words.
+    pub message: Option<String>,
+}
+
+/// What a broker remembers of a producer in one partition (`DescribeProducers`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerState {
+    /// Producer id.
+    pub producer_id: i64,
+    /// Its newest epoch there.
+    pub epoch: i32,
+    /// Its last sequence there.
+    pub last_sequence: i32,
+}
+
+/// A record batch's header, as found in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchHeader {
+    /// Offset of its first record.
+    pub base_offset: i64,
+    /// Offset of its last record.
+    pub last_offset: i64,
+    /// Producer id, −1 if none.
+    pub producer_id: i64,
+    /// Producer epoch.
+    pub epoch: i16,
+    /// Sequence of the first record.
+    pub base_sequence: i32,
+    /// Sequence of the last record.
+    pub last_sequence: i32,
+}
+
+/// What of a topic's configs bears on our promises; what we may not read is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicLimits {
+    /// `max.message.bytes`
+    pub message_bytes_max: Option<usize>,
+    /// `min.insync.replicas`
+    pub min_insync_replicas: Option<u32>,
+    /// `retention.ms`, −1: for ever.
+    pub retention_ms: Option<i64>,
+    /// `message.timestamp.before.max.ms`
+    pub timestamp_before_max_ms: Option<i64>,
+    /// `message.timestamp.after.max.ms`
+    pub timestamp_after_max_ms: Option<i64>,
+}

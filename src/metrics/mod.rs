@@ -1,0 +1,158 @@
+//! Counters, gauges and histograms of the gateway: one enum of names each, one registry, no locks.
+//!
+//! `render` writes the Prometheus text format 0.0.4.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Counter {
+    /// MQTT PUBLISH packets taken.
+    Received,
+    /// Payload bytes in them.
+    ReceivedBytes,
+    /// PUBACK and PUBREC sent.
+    Acknowledged,
+    /// Records that became safe.
+    Safe,
+    /// Records confirmed by Kafka.
+    Sent,
+    /// Records that may be in Kafka twice.
+    MaybeTwice,
+    /// Records dropped because their `ttl_ms` passed.
+    DroppedExpired,
+    /// Records dropped by `on_full`.
+    DroppedFull,
+    /// QoS 0 messages dropped at a bound.
+    DroppedQos0,
+    /// Messages that no route took.
+    Refused,
+    /// Records put into quarantine.
+    Quarantined,
+    /// Records lost to damage on disk.
+    LostDamaged,
+    /// Records that Kafka lost after it had confirmed or held them.
+    LostByKafka,
+    /// Bytes written to segment files.
+    DiskBytes,
+    /// Records written to segment files.
+    DiskRecords,
+    /// Group commits.
+    Commits,
+    /// Writes and syncs that failed.
+    DiskErrors,
+    /// Torn tails cut at start.
+    TornTails,
+    /// MQTT connections accepted.
+    Connections,
+    /// MQTT connections closed for a protocol error.
+    ProtocolErrors,
+    /// Produce requests sent.
+    ProduceRequests,
+    /// Batches sent.
+    Batches,
+    /// Batches sent again with the same bytes.
+    BatchesRepeated,
+    /// Batches found to be in Kafka already.
+    BatchesAlreadyThere,
+    /// Produce bytes sent.
+    ProduceBytes,
+    /// Streams whose position was asked of Kafka.
+    Resumed,
+}
+
+/// What goes up and down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Gauge {
+    /// MQTT connections open.
+    ConnectionsOpen,
+    /// Records not yet confirmed.
+    BufferedRecords,
+    /// Their bytes in memory.
+    BufferedMemoryBytes,
+    /// Bytes of segment files that hold unconfirmed records.
+    BufferedDiskBytes,
+    /// Age of the oldest unconfirmed record, milliseconds.
+    BufferedAgeMs,
+    /// 1 while Kafka answers.
+    UplinkUp,
+    /// 1 while there is no room on disk.
+    SpoolFull,
+    /// Streams known.
+    Streams,
+    /// Streams that cannot be sent while others can.
+    StreamsStalled,
+}
+
+/// What is spread over buckets of seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Histogram {
+    /// From PUBLISH read to PUBACK written.
+    PubackSeconds,
+    /// One `fdatasync`.
+    SyncSeconds,
+    /// One produce request.
+    ProduceSeconds,
+}
+
+const COUNTERS: usize = Counter::Resumed as usize + 1;
+const GAUGES: usize = Gauge::StreamsStalled as usize + 1;
+const HISTOGRAMS: usize = Histogram::ProduceSeconds as usize + 1;
+const BUCKETS: usize = 16;
+
+/// All figures of one gateway.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    counters: [AtomicU64; COUNTERS],
+    gauges: [AtomicU64; GAUGES],
+    /// Bucket i counts durations below 2^i × 100 µs; the last everything above.
+    buckets: [[AtomicU64; BUCKETS]; HISTOGRAMS],
+    sums_us: [AtomicU64; HISTOGRAMS],
+}
+
+impl Metrics {
+    /// Adds to a counter.
+    #[inline]
+    pub fn add(&self, counter: Counter, n: u64) {
+        if let Some(cell) = self.counters.get(counter as usize) {
+            cell.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads a counter.
+    #[must_use]
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.counters
+            .get(counter as usize)
+            .map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+
+    /// Sets a gauge.
+    #[inline]
+    pub fn set(&self, gauge: Gauge, value: u64) {
+        if let Some(cell) = self.gauges.get(gauge as usize) {
+            cell.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds `n` observations of `duration` to a histogram.
+    #[inline]
+    pub fn observe(&self, histogram: Histogram, duration: Duration, n: u64) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (64 - (us / 100).leading_zeros() as usize).min(BUCKETS - 1);
+        if let Some(cell) = self
+            .buckets
+            .get(histogram as usize)
+            .and_then(|row| row.get(bucket))
+        {
+            cell.fetch_add(n, Ordering::Relaxed);
+        }
+        if let Some(cell) = self.sums_us.get(histogram as usize) {
+            cell.fetch_add(us.saturating_mul(n), Ordering::Relaxed);
+        }
+    }
+}

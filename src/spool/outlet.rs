@@ -1,0 +1,181 @@
+//! The spool as the uplink sees it.
+//!
+//! The life of a stream's records here: [`Outlet::take`] hands out the next ones of a stream and marks the
+//! stream *taken*; nothing more of it is handed out until [`Outlet::appended`] or [`Outlet::put_back`].
+//! The taken records stay in the spool and are written to disk if Kafka is slow to confirm them.
+//!
+//! A stream that has records of older runs on disk is *unresolved* until the uplink has asked Kafka where
+//! they stand and has said so with [`Outlet::resolved`].
+
+use std::sync::Arc;
+
+use super::{Run, StreamId, TopicId};
+use crate::record::Record;
+
+/// A topic and one of its partitions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TopicPartition {
+    /// Kafka topic.
+    pub topic: Arc<str>,
+    /// Partition, 0-based.
+    pub partition: i32,
+}
+
+/// Under which name a run's records are known to Kafka.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// From `InitProducerId`.
+    pub producer_id: i64,
+    /// One a run, ours to raise (DESIGN.md 2.2).
+    pub epoch: i16,
+    /// The cluster that gave the id.
+    pub cluster_id: String,
+}
+
+/// How much one [`Outlet::take`] may hand out.
+#[derive(Clone, Copy, Debug)]
+pub struct TakeLimits {
+    /// Most bytes of one stream (at least one record is handed out all the same).
+    pub batch_bytes_max: usize,
+    /// Most streams.
+    pub streams_max: usize,
+    /// Most bytes of all streams together.
+    pub bytes_max: usize,
+}
+
+/// The next records of one stream, all of one run.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// Their stream.
+    pub stream: StreamId,
+    /// Where they go.
+    pub to: TopicPartition,
+    /// Run that numbered them.
+    pub run: Run,
+    /// Run whose [`Identity`] sends them: `run`, unless the stream had to take a new epoch.
+    pub sent_as: Run,
+    /// Number of the first record.
+    pub first: u64,
+    /// Number of each record, ascending, not always consecutive: what was dropped is not among them.
+    pub numbers: Vec<u64>,
+    /// Kafka's sequence of the first record (before the wrap at 2^31); those behind it count on by one.
+    pub sequence: u64,
+    /// The records.
+    pub records: Vec<Record>,
+}
+
+/// Records of an older run of which it is not known whether Kafka has them.
+#[derive(Clone, Debug)]
+pub struct Leftover {
+    /// Their stream.
+    pub stream: StreamId,
+    /// Where they go.
+    pub to: TopicPartition,
+    /// Run that numbered them.
+    pub run: Run,
+    /// Run whose identity sent them.
+    pub sent_as: Run,
+    /// The first that is not known to be confirmed, and its sequence.
+    pub first: u64,
+    /// Sequence of `first` (before the wrap at 2^31).
+    pub sequence: u64,
+    /// Number of the last.
+    pub last: u64,
+    /// Sequence of `last`.
+    pub last_sequence: u64,
+    /// Kafka offset behind the last record known to be confirmed, where a search may start.
+    pub offset: Option<i64>,
+}
+
+/// What the spool must know of a topic, once Kafka was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicFacts {
+    /// Partition count.
+    pub partitions: u32,
+    /// `max.message.bytes`, if we may read it.
+    pub message_bytes_max: Option<usize>,
+}
+
+/// The spool as the uplink sees it. Nothing here waits for the disk unless it says so.
+pub trait Outlet: Send + Sync + std::fmt::Debug {
+    /// Notified when [`Outlet::take`], [`Outlet::unresolved`] or [`Outlet::unknown_topics`] may have news.
+    fn changed(&self) -> &tokio::sync::Notify;
+
+    /// Hands out records of streams that are resolved and not taken: those without a backlog first, then by
+    /// priority. Records whose time to live has passed go to the ledger instead.
+    fn take(&self, limits: &TakeLimits) -> Vec<Taken>;
+
+    /// Kafka has acknowledged all of `stream`'s taken records up to and including `last`; `offset` is behind
+    /// the last of them. Ends the taking when nothing taken is left behind `last`.
+    fn appended(&self, stream: StreamId, run: Run, last: u64, offset: Option<i64>);
+
+    /// Surely none of `stream`'s taken records was appended: they are handed out again by the next take.
+    fn put_back(&self, stream: StreamId);
+
+    /// Kafka rejects this one record of `stream` for good. Surely nothing of the taken batch was appended.
+    /// The record is put into quarantine and synced before anything behind it is handed out (the stream stays
+    /// taken until then and is put back); blocks on the disk.
+    fn quarantine(&self, stream: StreamId, run: Run, number: u64, cause: &str);
+
+    /// Streams whose leftovers Kafka must be asked about, oldest run first; of each stream one run at a time.
+    fn unresolved(&self, at_most: usize) -> Vec<Leftover>;
+
+    /// Kafka stands before record `next` of that run. `proven`: what is below `next` is replicated, or was read
+    /// below the high watermark; else it is kept until a later record of the stream is acknowledged.
+    fn resolved(&self, stream: StreamId, run: Run, next: u64, offset: Option<i64>, proven: bool);
+
+    /// Kafka has lost records of this stream that it had confirmed, or their fate cannot be known: goes to the
+    /// ledger or is counted as maybe twice.
+    fn doubt(&self, stream: StreamId, run: Run, doubt: Doubt);
+
+    /// From record `from` of `run` on this stream is sent under a new run: allocates it, stores it together with
+    /// its `identity`, synced. Records before `from` must have a known fate. Ends the taking.
+    ///
+    /// # Errors
+    /// The disk's error; nothing has changed then.
+    fn rebase(
+        &self,
+        stream: StreamId,
+        run: Run,
+        from: u64,
+        identity: Identity,
+    ) -> std::io::Result<Run>;
+
+    /// Identities of the runs that still matter, and of the newest run of each producer id.
+    fn identities(&self) -> Vec<(Run, Identity)>;
+
+    /// The run that numbers new records.
+    fn current_run(&self) -> Run;
+
+    /// Stores a run's identity, synced, before its first record is sent.
+    ///
+    /// # Errors
+    /// The disk's error; the identity must not be used then.
+    fn identify(&self, run: Run, identity: Identity) -> std::io::Result<()>;
+
+    /// Topics whose partition count is wanted.
+    fn unknown_topics(&self) -> Vec<(TopicId, Arc<str>)>;
+
+    /// What Kafka says of a topic. More partitions than before: newer records wait until the older are sent.
+    fn topic_facts(&self, topic: TopicId, facts: TopicFacts);
+
+    /// Whether Kafka answers at all: while it does not, records are written to disk at once.
+    fn uplink(&self, up: bool);
+
+    /// Whether a stream cannot be sent while others can.
+    fn stalled(&self, stream: StreamId, stalled: bool);
+}
+
+/// What went wrong between a stream's cursor and the broker's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Records `from..to` were confirmed and are no longer in the log.
+    LostByKafka {
+        /// First number.
+        from: u64,
+        /// Number behind the last.
+        to: u64,
+    },
+    /// This many records are sent again although they may be there.
+    MaybeTwice(u64),
+}
