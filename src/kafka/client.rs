@@ -166,3 +166,174 @@ pub struct TopicLimits {
     /// `message.timestamp.after.max.ms`
     pub timestamp_after_max_ms: Option<i64>,
 }
+
+/// A topic's offset to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The first record that is still there.
+    Earliest,
+    /// Behind the last record that is replicated (high watermark).
+    Latest,
+}
+
+/// What became of [`Client::create_topic`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// It is new.
+    Created,
+    /// It was there before; nothing of it was changed.
+    Exists,
+}
+
+/// A Kafka cluster. Clones share the connections and what is known of the cluster.
+#[derive(Clone, Debug)]
+pub struct Client {
+    config: Arc<ClientConfig>,
+}
+
+impl Client {
+    /// A client that has not connected yet: no I/O happens here.
+    #[must_use]
+    pub fn new(config: ClientConfig) -> Self {
+        Self {
+            config: Arc::new(config),
+        }
+    }
+
+    /// The cluster's id, asked once; every metadata answer renews it.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`] when no broker answers.
+    pub async fn cluster_id(&self) -> Result<String, Error> {
+        Err(Error::NoBroker("not built yet".into()))
+    }
+
+    /// The cluster id of the newest metadata answer; no I/O.
+    #[must_use]
+    pub fn known_cluster_id(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// What is known of a topic; asks when nothing is, when it was not well, or when `refresh` says so.
+    /// A topic that is not there has its code in the answer and is never created by asking.
+    /// Askers share requests; a refresh may wait for `metadata_interval`.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`] when no broker answers.
+    pub async fn topic(&self, _name: &str, _refresh: bool) -> Result<TopicMetadata, Error> {
+        Err(Error::NoBroker("not built yet".into()))
+    }
+
+    /// [`Client::topic`] of many topics with one request; answers in the order of `names`.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`] when no broker answers.
+    pub async fn topics(
+        &self,
+        _names: &[Arc<str>],
+        _refresh: bool,
+    ) -> Result<Vec<TopicMetadata>, Error> {
+        Err(Error::NoBroker("not built yet".into()))
+    }
+
+    /// A partition's leader and the topic's id as last heard; no I/O.
+    #[must_use]
+    pub fn leader(&self, _topic: &str, _partition: i32) -> Option<(NodeId, [u8; 16])> {
+        None
+    }
+
+    /// Forgets a leader that has turned out to be none. (Codes 3, 5, 6, 100 and refused connections do it
+    /// by themselves.)
+    pub fn forget_leader(&self, _topic: &str, _partition: i32) {}
+
+    /// Appends batches, at most one a partition, with `acks=all`; answers in the order of `batches`, and how
+    /// long the broker wants to be left alone (honour it after using the answers).
+    ///
+    /// # Errors
+    /// [`Error::Connect`], [`Error::NoBroker`], [`Error::Unsupported`]: surely nothing was appended. All
+    /// others: unknown.
+    pub async fn produce(
+        &self,
+        _node: NodeId,
+        _road: Road,
+        _batches: Vec<ProduceBatch>,
+    ) -> Result<(Vec<ProduceAnswer>, Duration), Error> {
+        Err(Error::NoBroker("not built yet".into()))
+    }
+
+    /// A new producer id and its epoch. Codes 14, 15, 16 and 51 are tried again for some seconds.
+    ///
+    /// # Errors
+    /// [`Error::Code`] when the cluster refuses.
+    pub async fn init_producer_id(&self) -> Result<(i64, i16), Error> {
+        Err(Error::NoBroker("not built yet".into()))
+    }
+
+    /// What the leader remembers of the producers of some partitions, in the order of `partitions`;
+    /// a partition's error code (29, 6, 3 …) stands in its place.
+    ///
+    /// # Errors
+    /// When the call fails as a whole.
+    pub async fn describe_producers(
+        &self,
+        _node: NodeId,
+        _partitions: &[(Arc<str>, i32)],
+    ) -> Result<Vec<Result<Vec<ProducerState>, i16>>, Error> {
+        Err(Error::NoBroker("not built yet".into()))
+    }
+
+    /// A partition's first or last offset.
+    ///
+    /// # Errors
+    /// [`Error::Code`] when the partition's answer is one.
+    pub async fn list_offsets(
+        &self,
+        _node: NodeId,
+        _topic: &str,
+        _partition: i32,
+        _which: Which,
+    ) -> Result<i64, Error> {
+        Err(Error::NoBroker("not built yet".into()))
+    }
+
+    /// Headers of the batches from `from_offset` on (the first may begin before it), about `bytes_max` bytes
+    /// of log a call, below the high watermark only; and the high watermark. Go on behind the last one's
+    /// `last_offset`; no headers: the end is reached.
+    ///
+    /// # Errors
+    /// [`Error::Code`]: 1 when `from_offset` is not in the log, and others.
+    pub async fn batch_headers(
+        &self,
+        _node: NodeId,
+        _at: (&str, i32),
+        _from_offset: i64,
+        _bytes_max: usize,
+    ) -> Result<(Vec<BatchHeader>, i64), Error> {
+        Err(Error::NoBroker("not built yet".into()))
+    }
+
+    /// Creates a topic; −1 partitions or replicas: as the cluster sees fit.
+    ///
+    /// # Errors
+    /// [`Error::Code`] when the cluster refuses.
+    pub async fn create_topic(
+        &self,
+        _name: &str,
+        _partitions: i32,
+        _replicas: i16,
+        _configs: &[(String, String)],
+    ) -> Result<CreateOutcome, Error> {
+        Err(Error::NoBroker("not built yet".into()))
+    }
+
+    /// The configs that bear on our promises; all `None` when we may not read them.
+    ///
+    /// # Errors
+    /// [`Error::Code`]: 3 when there is no such topic, and others.
+    pub async fn topic_limits(&self, _name: &str) -> Result<TopicLimits, Error> {
+        Err(Error::NoBroker("not built yet".into()))
+    }
+
+    /// Closes every connection; whoever waits for an answer gets [`Error::Lost`]. Calls after it fail.
+    pub async fn close(&self) {}
+}

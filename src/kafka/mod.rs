@@ -1,5 +1,6 @@
 //! A thin Kafka client on `kafka-protocol`'s codecs. It knows nothing of the gateway.
 
+pub mod batch;
 pub mod client;
 pub mod partitioner;
 
