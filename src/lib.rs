@@ -14,6 +14,8 @@ pub mod kafka;
 
 pub mod metrics;
 
+pub mod backoff;
+
 pub mod config;
 
 pub mod spool;
