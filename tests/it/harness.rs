@@ -3,6 +3,7 @@
 
 pub mod gateway;
 pub mod kafka;
+pub mod oracle;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use gateway::Gateway;
 pub use kafka::Kafka;
+pub use oracle::Load;
 
 /// A path below `tests/`.
 pub fn tests_dir(path: &str) -> PathBuf {

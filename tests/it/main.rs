@@ -7,4 +7,4 @@
 #[expect(dead_code, reason = "the stories below come one by one")]
 mod harness;
 
-mod smoke;
+mod tools;

@@ -36,7 +36,8 @@ FIXED_HEADERS = ("mqtt.qos", "mqtt.retained", "mqtt.client.id")
 
 @dataclass
 class Verdict:
-    """What was counted. `ledger` is what the gateway says it dropped, `explained` how much of that
+    """What was counted. `repeats` are records of messages that were in Kafka already, the sender's
+    own repeats among them; `ledger` is what the gateway says it dropped, `explained` how much of that
     was found missing; `missing` is without it."""
 
     missing: int = 0
@@ -49,6 +50,7 @@ class Verdict:
     acknowledged: int = 0
     transmissions: int = 0
     records: int = 0
+    repeats: int = 0
     ledger: int = 0
 
 
@@ -102,12 +104,13 @@ class Judge:
         if attempt in attempts or (client.qos == 2 and attempts):
             verdict.twice += 1
             self._example("twice", record)
-        elif not attempts:
-            if counter < self.newest.get((client.id, topic), -1):
-                verdict.out_of_order += 1
-                self._example("out of order", record)
-            else:
-                self.newest[client.id, topic] = counter
+        if attempts:
+            verdict.repeats += 1
+        elif counter < self.newest.get((client.id, topic), -1):
+            verdict.out_of_order += 1
+            self._example("out of order", record)
+        else:
+            self.newest[client.id, topic] = counter
         attempts.add(attempt)
 
     @staticmethod
@@ -234,6 +237,7 @@ def print_verdict(verdict: Verdict, examples: list[str], as_json: bool) -> None:
     print(
         f"sent {verdict.sent} · acknowledged {verdict.acknowledged} · "
         f"transmissions {verdict.transmissions} · records in Kafka {verdict.records} · "
+        f"of the senders' own repeats {verdict.repeats - verdict.twice} · "
         f"explained by the gateway's loss ledger {verdict.explained} of its {verdict.ledger}"
     )
     print(

@@ -2,14 +2,14 @@
 
 So the check compares every byte without anybody keeping the bytes. Two kinds:
 
-padded  b"CLIENT COUNTER ATTEMPT " and hexadecimal noise up to the wanted size
+padded  b"CLIENT COUNTER ATTEMPT " and noise that nothing can compress, up to the wanted size
 json    112 bytes of JSON as a sensor sends it: a random id, the three numbers, values that drift
 """
 
 import argparse
 import json
 import math
-from hashlib import blake2b
+from hashlib import blake2b, shake_128
 
 JSON_BYTES = 112
 COUNTER_BASE = 1_000_000  # keeps counters, and so the JSON, at one width
@@ -21,9 +21,7 @@ def make(kind: str, size: int, client: str, counter: int, attempt: int) -> bytes
     if kind == "json":
         return _json(client, counter, attempt)
     head = f"{client} {counter} {attempt} ".encode()
-    noise = blake2b(head, digest_size=32).hexdigest().encode()
-    room = max(0, size - len(head))
-    return head + (noise * (room // len(noise) + 1))[:room]
+    return head + shake_128(head).digest(max(0, size - len(head)))
 
 
 def parse(value: bytes | None) -> tuple[str, int, int] | None:

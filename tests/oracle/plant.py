@@ -56,7 +56,7 @@ def _spoil(sent: list, options: argparse.Namespace, rng: random.Random) -> list:
         sent[at], sent[at + 20] = sent[at + 20], sent[at]
     for at in altered:
         client, counter, value = sent[at]
-        sent[at] = (client, counter, value[:-1] + b"#")
+        sent[at] = (client, counter, value[:-1] + bytes([value[-1] ^ 1]))
     result = []
     for at, (client, counter, value) in enumerate(sent):
         if at in lost:

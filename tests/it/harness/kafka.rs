@@ -53,6 +53,13 @@ impl Kafka {
         run(command.arg(&self.dir).arg(name).args(arguments))
     }
 
+    /// Whether a foreign client gets metadata within two seconds.
+    pub fn answers(&self) -> bool {
+        let mut kcat = Command::new("kcat");
+        kcat.args(["-L", "-m", "2", "-b", &self.bootstrap]);
+        kcat.output().unwrap().status.success()
+    }
+
     /// Makes a topic.
     pub fn create_topic(&self, topic: &str, partitions: u32) {
         let partitions = partitions.to_string();
