@@ -20,11 +20,7 @@ pub enum Security {
 
 impl Security {
     /// Turns a fresh TCP connection into one that requests can be written to.
-    #[expect(
-        clippy::unused_async,
-        clippy::unnecessary_wraps,
-        reason = "TLS will wait and fail here"
-    )]
+    #[expect(clippy::unused_async, reason = "TLS will wait here")]
     pub(super) async fn secure(self, tcp: TcpStream, _host: &str) -> io::Result<Stream> {
         match self {
             Self::Plain => Ok(Stream::Plain(tcp)),

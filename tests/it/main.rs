@@ -7,4 +7,5 @@
 #[expect(dead_code, reason = "the stories below come one by one")]
 mod harness;
 
+mod kafka_client;
 mod tools;
