@@ -82,11 +82,14 @@ impl Region<'_> {
         let there = bytes.len();
         let most = usize::try_from(wanted.min(self.limit.checked_sub(at)?)).ok()?;
         if most > there {
-            bytes.resize(most, 0);
-            let read = self
-                .file
-                .read_at(at + there as u64, bytes.get_mut(there..)?);
-            bytes.truncate(there + read.ok()?);
+            let mut more = vec![0; most - there];
+            let read = self.file.read_at(at + there as u64, &mut more).ok()?;
+            more.truncate(read);
+            if there == 0 {
+                *bytes = more;
+            } else {
+                bytes.append(&mut more);
+            }
         }
         Some(())
     }

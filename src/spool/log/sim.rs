@@ -196,7 +196,8 @@ impl SimStore {
 
 fn put(bytes: &mut Vec<u8>, at: usize, new: &[u8]) {
     if bytes.len() < at + new.len() {
-        bytes.resize(at + new.len(), 0);
+        let mut more = vec![0; at + new.len() - bytes.len()];
+        bytes.append(&mut more);
     }
     bytes[at..at + new.len()].copy_from_slice(new);
 }
