@@ -14,6 +14,7 @@ mod produce;
 mod producers;
 pub mod security;
 mod seek;
+mod shape;
 mod versions;
 
 /// How the records of a batch are compressed
