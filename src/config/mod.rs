@@ -1,9 +1,10 @@
 //! What the user typed in `tidegate.toml` and the environment, checked and bounded once.
 //!
-//! Two stages. *As typed*: `tree` (TOML and JSON with places), `environment` (overrides), `raw` and `value`
-//! (each key by itself). *Checked*: `check` (defaults, the structs of [`checked`]), `combine` (keys
-//! together). [`keys`] is the one definition that both and `docs/config.md` follow. All problems are told
-//! at once, each with file and line or variable, key, what was found and what would be right.
+//! Two stages. *As typed*: `tree` (TOML and JSON with places), `environment` (overrides), `raw` and
+//! `value` (each key by itself). *Checked*: `check` (defaults, the structs of [`checked`]),
+//! `combine` (keys together). [`keys`] is the one definition that both and `docs/config.md` follow.
+//! All problems are told at once, each with file and line or variable, key, what was found and what
+//! would be right.
 
 mod check;
 pub mod checked;

@@ -1,4 +1,5 @@
-//! `tidegate check` as people and scripts meet it: text on the right stream, the documented exit code.
+//! `tidegate check` as people and scripts meet it: text on the right stream, the documented exit
+//! code.
 
 use std::process::{Command, Output};
 

@@ -1,12 +1,35 @@
-//! All stories in one binary: a file a story.
+//! Tests of the whole gateway: the built binary, a real Kafka, foreign MQTT clients.
+//!
+//! In reading order: the harness, then what it was built to show. `docs/testing.md` says what each
+//! test does and how to run one alone.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::indexing_slicing,
     clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
     clippy::print_stdout,
-    clippy::string_slice
+    clippy::string_slice,
+    reason = "a test stops where it goes wrong, and prints its figures"
 )]
 
+mod harness;
+
+mod kafka_client;
+mod tools;
+
 mod check;
+
 mod tidy;
+
+mod road;
+
+mod kill9;
+
+mod frozen;
+
+mod outage;
+
+mod policies;
+
+mod quiet;

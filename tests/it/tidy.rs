@@ -1,4 +1,5 @@
-//! The shape of the tree, held by a tool: which way imports point, how long files and functions are.
+//! The shape of the tree, held by a tool: which way imports point, how long files and functions
+//! are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,8 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with("//")
 }
 
-/// The top modules that `crate::` paths of one piece of text name: `crate::a::b`, `crate::{a::b, c}`.
+/// The top modules that `crate::` paths of one piece of text name: `crate::a::b`, `crate::{a::b,
+/// c}`.
 fn imports(text: &str) -> Vec<(usize, String)> {
     let code: Vec<&str> = text
         .lines()
@@ -211,7 +213,8 @@ fn long_files(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// Functions by the shape that rustfmt gives them: the closing brace stands under the signature's first letter.
+/// Functions by the shape that rustfmt gives them: the closing brace stands under the signature's
+/// first letter.
 fn long_functions(source: &Source) -> Vec<String> {
     const STARTS: [&str; 6] = [
         "fn ",
@@ -305,7 +308,8 @@ fn every_file_says_what_it_is_for() {
 /// The tool itself: it must see what it is there to see.
 #[test]
 fn planted_faults_are_found() {
-    let text = "//! A\nuse crate::{\n    kafka::{a, app::b}, cli,\n};\n// crate::api\nfn f() { crate::app::g(); }\n";
+    let text = "//! A\nuse crate::{\n    kafka::{a, app::b}, cli,\n};\n\
+                // crate::api\nfn f() { crate::app::g(); }\n";
     let found = wrong_arrows(&Source::new("src/spool/x.rs", text));
     assert_eq!(
         found,
