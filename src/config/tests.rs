@@ -288,7 +288,7 @@ fn routes_are_checked_by_their_compiler_too() {
     fn compiler(proxy: &Proxy) -> RouteReport {
         let problem = |route| RouteProblem {
             route,
-            key: "topic",
+            key: "topic".to_owned(),
             found: "{x} is no capture".to_owned(),
             right: "known: line".to_owned(),
         };
@@ -351,4 +351,19 @@ fn the_page_is_up_to_date() {
         found == page,
         "docs/config.md is old: run UPDATE=1 cargo test"
     );
+}
+
+proptest::proptest! {
+    /// Whatever is typed, it is taken or refused; nothing panics.
+    #[test]
+    fn noise_is_refused(text in "(\\[[a-z.]{0,9}\\]|[a-z_]{0,6} ?= ?|[0-9\"\\[{,}\\]é\n]){0,40}") {
+        let variables = [("TIDEGATE__KAFKA", &*text), ("TIDEGATE__PROXY__ROUTE", &*text)];
+        let _either = read_with(&text, &variables);
+    }
+
+    #[test]
+    fn sizes_come_back(n in 0i64..1 << 45) {
+        assert_eq!(units::bytes(&units::show_bytes(n)), Some(n));
+        assert_eq!(units::integer(&units::show_integer(-n)), Some(-n));
+    }
 }
