@@ -229,15 +229,20 @@ fn long_functions(source: &Source) -> Vec<String> {
     for (i, line) in lines.iter().enumerate() {
         let code = line.trim_start();
         let starts = STARTS.iter().any(|start| code.starts_with(start));
-        if !starts || !(code.starts_with("fn ") || code.contains(" fn ")) || code.ends_with(';') {
+        if !starts || !(code.starts_with("fn ") || code.contains(" fn ")) {
+            continue;
+        }
+        let opens = |line: &&str| line.ends_with(['{', ';', '}']);
+        let open = i + lines[i..].iter().position(opens).unwrap_or(0);
+        if !lines[open].ends_with('{') {
             continue;
         }
         let end = format!("{}}}", " ".repeat(line.len() - code.len()));
-        let body = lines[i..].iter().take_while(|line| **line != end);
+        let body = lines[open + 1..].iter().take_while(|line| **line != end);
         let length = body
             .filter(|line| !line.trim().is_empty() && !is_comment(line))
             .count();
-        if length > FN_LINES_MAX && !code.ends_with('}') {
+        if length > FN_LINES_MAX {
             found.push(format!("{}: {length} lines", source.at(i)));
         }
     }
@@ -324,7 +329,7 @@ fn planted_faults_are_found() {
     assert!(wrong_arrows(&Source::new("src/new/mod.rs", "x"))[0].contains("arrows"));
     let function = format!(
         "    pub fn f(\n    ) {{\n{}    }}\n",
-        "        a();\n".repeat(69)
+        "        a();\n".repeat(71)
     );
     assert_eq!(
         long_functions(&Source::new("src/a.rs", &function)),
