@@ -7,8 +7,10 @@
 //! * [`Intake`] is what sources see, [`Outlet`] what the uplink sees.
 //! * `log/` is the store on disk: frames in segment files. `meta` is sled: cursors, ledger, runs.
 
+pub mod core;
 pub mod intake;
 pub mod log;
+pub mod meta;
 pub mod outlet;
 
 use std::fmt;
@@ -21,7 +23,9 @@ pub use outlet::{Identity, Leftover, Outlet, TakeLimits, Taken, TopicPartition};
 pub struct StreamId(pub u32);
 
 /// A run: one start of the gateway, or a new epoch that a partition had to take. Grows by one each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct Run(pub u32);
 
 /// Partition of a provisional stream.

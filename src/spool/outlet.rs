@@ -22,7 +22,7 @@ pub struct TopicPartition {
 }
 
 /// Under which name a run's records are known to Kafka.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// From `InitProducerId`.
     pub producer_id: i64,
@@ -125,7 +125,8 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// Streams whose leftovers Kafka must be asked about, oldest run first; of each stream one run at a time.
     fn unresolved(&self, at_most: usize) -> Vec<Leftover>;
 
-    /// Kafka stands before record `next` of that run. `proven`: what is below `next` is replicated, or was read
+    /// Kafka stands before record `next` of that run: the leftover's `first` and as many sequences as Kafka has
+    /// behind it. `proven`: what is below `next` is replicated, or was read
     /// below the high watermark; else it is kept until a later record of the stream is acknowledged.
     fn resolved(&self, stream: StreamId, run: Run, next: u64, offset: Option<i64>, proven: bool);
 

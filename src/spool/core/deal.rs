@@ -12,6 +12,10 @@ use super::intake::partition_of;
 use super::state::{Due, State};
 use super::stream::Entry;
 use super::writer::Draft;
+use crate::record::Record;
+
+/// Records that are dealt in one frame.
+const DEAL_MAX: usize = 1_000;
 
 impl Shared {
     /// Deals what can be dealt; a topic that must still wait is looked at again when it has drained further.
@@ -23,7 +27,7 @@ impl Shared {
         }
     }
 
-    /// Deals the provisional records that were read back from disk, one frame; gives true when there was one.
+    /// Deals provisional records that are, or may be, on disk, one frame; gives true when there was one.
     fn deal_from_disk(&self, topic: TopicId) -> bool {
         let Some((provisional, drafts)) = self.draft_deal(topic) else {
             return false;
@@ -38,7 +42,7 @@ impl Shared {
                         stream.next = section.first;
                     }
                 }
-                state.to_deal.push(topic);
+                state.deal_later(topic);
                 return false;
             }
             let mut due = Due::default();
@@ -64,13 +68,21 @@ impl Shared {
         let state = &mut *state;
         let provisional = ready_to_deal(state, id)?;
         let count = state.topic(id)?.growing?;
+        let run = state.run;
         let stream = state.stream(provisional)?;
         let lane = stream.lane;
-        let entries: Vec<(Run, u64, crate::record::Record, u64)> = stream
+        let attempted = stream.attempted;
+        let in_memory = stream.cold.is_empty() && !stream.has_unloaded(run);
+        let hot = stream
+            .hot
+            .iter()
+            .take_while(|e| in_memory && e.number < attempted);
+        let entries: Vec<(Run, u64, Record)> = stream
             .cold
             .iter()
-            .take(1_000)
-            .map(|e| (e.run, e.number, e.record.clone(), e.at_ms))
+            .chain(hot)
+            .take(DEAL_MAX)
+            .map(|e| (e.run, e.number, e.record.clone()))
             .collect();
         let last = entries.last().map(|e| (e.0, e.1))?;
         let topic = state.topic(id)?;
@@ -78,7 +90,7 @@ impl Shared {
         let before = std::mem::replace(&mut topic.partitions, count);
         let mut sections: Vec<SectionDraft> = Vec::new();
         let mut bytes = 0;
-        for (_, _, record, _) in entries {
+        for (_, _, record) in entries {
             let Some(to) = partition_of(state, id, &record) else {
                 continue;
             };
@@ -122,6 +134,7 @@ impl Shared {
         let Some(count) = topic.growing else { return };
         if let Some(provisional) = topic.provisional {
             if ready_to_deal(&mut state, id).is_none() {
+                state.deal_later(id);
                 return;
             }
             let run = state.run;
@@ -131,23 +144,22 @@ impl Shared {
             if !stream.cold.is_empty() || stream.has_unloaded(run) {
                 // The loader comes first; it wakes the writer when it has brought something.
                 state.seek(provisional);
-                state.to_deal.push(id);
+                state.deal_later(id);
                 drop(state);
                 self.loader.notify_one();
+                return;
+            }
+            if stream
+                .hot
+                .front()
+                .is_some_and(|entry| entry.number < stream.attempted)
+            {
+                // A frame failed to be written, and may be found whole later: they must take the way over the disk.
+                state.deal_later(id);
                 return;
             }
             let end = (run, stream.next);
             let entries = std::mem::take(&mut stream.hot);
-            let durable = stream.durable;
-            if entries.front().is_some_and(|entry| entry.number < durable) {
-                // On disk under their provisional numbers: they must take the way over the disk.
-                stream.hot = entries;
-                state.evict_hot(provisional);
-                state.to_deal.push(id);
-                drop(state);
-                self.loader.notify_one();
-                return;
-            }
             if let Some(topic) = state.topic(id) {
                 topic.partitions = count;
                 topic.growing = None;
@@ -156,6 +168,7 @@ impl Shared {
             move_entries(&mut state, id, entries);
             state.confirm(provisional, end, &mut due);
         } else if !older_are_drained(&state, id) {
+            state.deal_later(id);
             return;
         }
         if let Some(topic) = state.topic(id) {
@@ -212,16 +225,15 @@ fn ready_to_deal(state: &mut State, id: TopicId) -> Option<StreamId> {
 }
 
 /// Whether all that was numbered by an older partition count is in Kafka. What was dealt since counts as new.
-fn older_are_drained(state: &State, id: TopicId) -> bool {
+pub(super) fn older_are_drained(state: &State, id: TopicId) -> bool {
     let Some(topic) = state.topics.get(id.0 as usize) else {
         return false;
     };
-    topic.partitions == 0
-        || topic.dealing
-        || topic.streams.iter().flatten().all(|stream| {
-            state
-                .streams
-                .get(stream.0 as usize)
-                .is_some_and(super::stream::Stream::is_drained)
-        })
+    let drained = |id: &StreamId| {
+        state
+            .streams
+            .get(id.0 as usize)
+            .is_some_and(|stream| stream.is_drained(state.run))
+    };
+    topic.dealing || topic.streams.iter().flatten().all(drained)
 }

@@ -19,7 +19,8 @@ impl Shared {
     pub(super) fn expire_heads(&self) {
         let streams = std::mem::take(&mut self.state.lock().to_expire);
         for id in streams {
-            for (run, range) in expired(&self.state.lock(), id) {
+            let ranges = expired(&self.state.lock(), id);
+            for (run, range) in ranges {
                 self.drop_range(id, run, range, Reason::Expired);
             }
             let mut state = self.state.lock();

@@ -9,8 +9,12 @@ use super::super::log::{FramePos, ReadError, ReadFrame, Section, SectionRecords,
 use super::super::meta::Reason;
 use super::super::{Run, StreamId};
 use super::Shared;
+use super::deal::older_are_drained;
 use super::state::{LANES, Reading, State};
-use super::stream::Entry;
+use super::stream::{Entry, Place, Span, Stream};
+
+/// Whole passes over a lane before what was not found counts as lost.
+const PASSES_MAX: u32 = 3;
 
 /// What is at a place.
 enum Found {
@@ -45,11 +49,25 @@ impl Shared {
                 }
                 next
             };
-            if let Some((lane, reading)) = next
-                && let Step::Idle = self.step(lane, reading)
-            {
-                self.mark_done(lane, reading);
+            if let Some((lane, reading)) = next {
+                self.load_step(lane, reading);
             }
+        }
+    }
+
+    fn load_step(&self, lane: usize, reading: Reading) {
+        if let Step::Idle = self.step(lane, reading) {
+            self.mark_done(lane, reading);
+        }
+    }
+
+    /// Reads all that may be read now.
+    #[cfg(test)]
+    pub(super) fn load_all(&self) {
+        loop {
+            let next = self.next_reading(&mut self.state.lock());
+            let Some((lane, reading)) = next else { return };
+            self.load_step(lane, reading);
         }
     }
 
@@ -180,9 +198,11 @@ impl Shared {
         Step::Went
     }
 
-    /// The end of a lane. A stream that still misses records there was sent past them: they are gone.
+    /// The end of a lane. Streams that still miss records there are looked for again; what several whole passes
+    /// have not found is gone.
     fn mark_done(&self, lane: usize, reading: Reading) {
-        let missing: Vec<(StreamId, Run, (u64, u64))> = {
+        let mut missing = Vec::new();
+        {
             let mut state = self.state.lock();
             if state.reading.get(lane) != Some(&reading) {
                 return;
@@ -190,43 +210,19 @@ impl Shared {
             if let Some(done) = state.lane_done.get_mut(lane) {
                 *done = true;
             }
-            let run = state.run;
-            let mut missing = Vec::new();
-            let mut again = Vec::new();
-            let State {
-                streams, segments, ..
-            } = &mut *state;
-            let in_lane = |id: &SegmentId| {
-                segments
-                    .get(id)
-                    .is_some_and(|s| usize::from(s.lane) == lane)
-            };
-            for stream in streams.iter_mut() {
-                let can = !stream.stalled && stream.unresolved.is_empty();
-                let unloaded = stream
-                    .first_unloaded(run)
-                    .filter(|(_, id)| can && in_lane(id));
-                let Some((place, segment)) = unloaded else {
-                    stream.sought = None;
-                    continue;
-                };
-                if stream.sought == Some(place) {
-                    let here = stream
-                        .spans
-                        .iter()
-                        .find(|s| s.segment == segment && s.last >= place.1);
-                    let end = here.map_or(place.1, |span| span.last) + 1;
-                    missing.push((stream.id, place.0, (place.1, end)));
+            for (id, place, segment) in unfound(&state, lane) {
+                let Some(stream) = state.stream(id) else { continue };
+                let passes = stream.sought.filter(|sought| sought.0 == place).map_or(0, |s| s.1);
+                stream.sought = Some((place, passes + 1));
+                if passes < PASSES_MAX {
+                    state.seek(id);
                 } else {
-                    stream.sought = Some(place);
-                    again.push(stream.id);
+                    let holds = |s: &&Span| s.segment == segment && s.last >= place.1;
+                    let last = stream.spans.iter().find(holds).map_or(place.1, |span| span.last);
+                    missing.push((id, place.0, (place.1, last + 1)));
                 }
             }
-            for id in again {
-                state.seek(id);
-            }
-            missing
-        };
+        }
         for (stream, run, range) in missing {
             self.lose(stream, run, range);
         }
@@ -277,12 +273,31 @@ fn reading_in(state: &mut State, lane: usize) -> Option<Reading> {
     Some(reading)
 }
 
+/// Streams that may be read back and miss records in a lane: from which place, in which segment.
+fn unfound(state: &State, lane: usize) -> Vec<(StreamId, Place, SegmentId)> {
+    let in_lane =
+        |id: &SegmentId| state.segments.get(id).is_some_and(|s| usize::from(s.lane) == lane);
+    let missing = |stream: &Stream| {
+        let (place, segment) = stream.first_unloaded(state.run)?;
+        (may_load(state, stream) && in_lane(&segment)).then_some((stream.id, place, segment))
+    };
+    state.streams.iter().filter_map(missing).collect()
+}
+
+/// Whether a stream's records should be in memory. What cannot be sent or dealt yet waits for others, and must not
+/// take the memory that they need.
+fn may_load(state: &State, stream: &Stream) -> bool {
+    !stream.stalled
+        && stream.unresolved.is_empty()
+        && (!stream.is_provisional() || older_are_drained(state, stream.topic))
+}
+
 /// Whether a section on disk is what its stream wants next.
 fn wants(state: &State, section: &Section) -> bool {
     let Some(stream) = state.streams.get(section.stream.0 as usize) else {
         return false;
     };
-    if stream.stalled || !stream.unresolved.is_empty() || section.count == 0 {
+    if section.count == 0 || !may_load(state, stream) {
         return false;
     }
     let Some((place, _)) = stream.first_unloaded(state.run) else {

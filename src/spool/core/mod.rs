@@ -124,6 +124,18 @@ impl Spool {
         Ok(())
     }
 
+    /// From now on records are written at once, without waiting for Kafka: the gateway is about to stop.
+    pub fn hurry(&self) {
+        let mut state = self.shared.state.lock();
+        state.hurry = true;
+        self.shared.poke_writer(&mut state);
+    }
+
+    /// Brings the gauges up to date.
+    pub fn show_figures(&self) {
+        self.shared.show_figures();
+    }
+
     /// Writes what is not safe yet, stores the cursors and ends the threads. Blocks on the disk.
     pub fn stop(&self) {
         self.shared.state.lock().stopping = true;

@@ -11,9 +11,10 @@ use super::super::outlet::{
 };
 use super::super::{Run, StreamId, TopicId};
 use super::state::{Due, Rejected, State};
-use super::stream::{Stream, TakenRange};
+use super::stream::{Entry, Stream, TakenRange};
 use super::{Shared, Spool, wall_ms};
 use crate::metrics::{Counter, Gauge};
+use crate::record::Record;
 
 impl Outlet for Spool {
     fn changed(&self) -> &tokio::sync::Notify {
@@ -29,13 +30,11 @@ impl Outlet for Spool {
         while all.len() < limits.streams_max && bytes < limits.bytes_max {
             let Some(id) = state.next_ready() else { break };
             let ttl_ms = ttl_ms(&state, id);
+            let expired = |entry: &Entry| is_expired(ttl_ms, entry.record.timestamp_ms, now_ms);
             let Some(stream) = state.stream(id) else {
                 continue;
             };
-            if stream
-                .head()
-                .is_some_and(|head| is_expired(ttl_ms, head.record.timestamp_ms, now_ms))
-            {
+            if stream.head().is_some_and(expired) {
                 stream.held = true;
                 state.to_expire.push(id);
                 self.shared.poke_writer(&mut state);
@@ -43,7 +42,8 @@ impl Outlet for Spool {
             }
             if !wanted(id, &stream.to) {
                 declined.push(id);
-            } else if let Some(taken) = stream.take(limits.batch_bytes_max, &mut bytes) {
+            } else if let Some(taken) = stream.take(limits.batch_bytes_max, expired) {
+                bytes += taken.records.iter().map(Record::size).sum::<usize>();
                 all.push(taken);
             }
         }
@@ -123,6 +123,9 @@ impl Outlet for Spool {
 
     fn resolved(&self, id: StreamId, run: Run, next: u64, offset: Option<i64>, proven: bool) {
         self.shared.metrics.add(Counter::Resumed, 1);
+        let Some((first, next)) = self.shared.number_behind(id, run, next) else {
+            return;
+        };
         if let Err(error) = self.shared.settle_holes(id, run, next) {
             // Without the ledger the sequences behind the hole are not known: the question is asked again.
             tracing::error!(%error, "cannot store what is missing of a stream");
@@ -134,19 +137,18 @@ impl Outlet for Spool {
             return;
         };
         stream.unresolved.retain(|unresolved| *unresolved != run);
-        stream.load_next = stream.load_next.max((run, next));
-        stream.offset = offset.or(stream.offset);
-        if proven {
-            let skipped = next.saturating_sub(if stream.confirmed.0 == run {
-                stream.confirmed.1
-            } else {
-                0
-            });
-            state.records = state.records.saturating_sub(skipped);
-            state.confirm(id, (run, next), &mut due);
+        // Nothing of this run is there: that says nothing of what older runs have left before it.
+        if next > first {
+            stream.load_next = stream.load_next.max((run, next));
+            stream.offset = offset.or(stream.offset);
+            if proven {
+                state.records = state.records.saturating_sub(next - first);
+                state.confirm(id, (run, next), &mut due);
+            }
         }
         state.seek(id);
         state.offer(id);
+        check_growth(&mut state, id);
         if state.poke {
             self.shared.writer.notify_one();
         }
@@ -218,7 +220,7 @@ impl Outlet for Spool {
         }
         // A topic with fewer partitions than before is another topic; its records are dealt anew.
         topic.growing = Some(facts.partitions);
-        state.to_deal.push(id);
+        state.deal_later(id);
         self.shared.poke_writer(&mut state);
     }
 
@@ -256,32 +258,23 @@ impl Outlet for Spool {
 }
 
 impl Stream {
-    fn head(&self) -> Option<&super::stream::Entry> {
+    fn head(&self) -> Option<&Entry> {
         self.cold.front().or(self.hot.front())
     }
 
-    /// The next records of one run and one numbering, up to a bound of bytes but at least one.
-    fn take(&mut self, bytes_max: usize, bytes: &mut usize) -> Option<Taken> {
+    /// The next records of one run, up to a bound of bytes but at least one; none that has expired.
+    fn take(&mut self, bytes_max: usize, expired: impl Fn(&Entry) -> bool) -> Option<Taken> {
         let cold = !self.cold.is_empty();
         let queue = if cold { &self.cold } else { &self.hot };
         let (run, first) = queue.front().map(|head| (head.run, head.number))?;
-        let mut room = bytes_max;
-        let fits = |size: usize| {
-            let fits = size <= room || room == bytes_max;
-            room = room.saturating_sub(size);
-            fits
+        let mut bytes = 0;
+        let mut fits = |entry: &&Entry| {
+            bytes += entry.record.size();
+            entry.run == run && (entry.number == first || (bytes <= bytes_max && !expired(entry)))
         };
-        let mut fits = fits;
-        let entries: Vec<_> = queue
-            .iter()
-            .take_while(|entry| entry.run == run && fits(entry.record.size()))
-            .collect();
+        let entries: Vec<_> = queue.iter().take_while(|entry| fits(entry)).collect();
         let numbers: Vec<u64> = entries.iter().map(|entry| entry.number).collect();
         let records: Vec<_> = entries.iter().map(|entry| entry.record.clone()).collect();
-        *bytes += records
-            .iter()
-            .map(crate::record::Record::size)
-            .sum::<usize>();
         let last = *numbers.last()?;
         let to = self.to.clone();
         let stream = self.id;
@@ -348,12 +341,24 @@ fn check_growth(state: &mut State, id: StreamId) {
         .get(topic.0 as usize)
         .is_some_and(|t| t.growing.is_some())
     {
-        state.to_deal.push(topic);
+        state.deal_later(topic);
         state.poke = true;
     }
 }
 
 impl Shared {
+    /// What the uplink calls `next` counts sequences from the leftover's first; numbers leave holes where
+    /// something was dropped. Gives the leftover's first and the number.
+    fn number_behind(&self, id: StreamId, run: Run, next: u64) -> Option<(u64, u64)> {
+        let mut state = self.state.lock();
+        let stream = state.stream(id)?;
+        let left = leftover(stream).filter(|left| left.run == run)?;
+        let appended = next.saturating_sub(left.first);
+        let numbering = stream.numbering(run);
+        let next = numbering.number_at(left.sequence + appended);
+        Some((left.first, next.clamp(left.first, left.last + 1)))
+    }
+
     fn identify(&self, run: Run, identity: Identity) -> io::Result<()> {
         let mut batch = MetaBatch::default();
         batch.identity(run, &identity);

@@ -160,6 +160,8 @@ fn name_streams(state: &mut State, recovered: &Recovered, stored: &Stored) {
         let Some(known) = state.topic(topic) else {
             continue;
         };
+        // An id that nothing names any more has no topic to ask Kafka about.
+        known.asked |= to.topic.is_empty();
         match usize::try_from(to.partition) {
             Err(_) => known.provisional = Some(StreamId(id)),
             Ok(at) => {

@@ -134,6 +134,8 @@ pub(super) struct State {
     pub counts_moved: Vec<TopicId>,
     pub uplink_up: bool,
     pub full: bool,
+    /// Everything is written at once.
+    pub hurry: bool,
     pub stopping: bool,
     pub hot_bytes: usize,
     pub cold_bytes: usize,
@@ -170,6 +172,7 @@ impl State {
             counts_moved: Vec::new(),
             uplink_up: true,
             full: false,
+            hurry: false,
             stopping: false,
             hot_bytes: 0,
             cold_bytes: 0,
@@ -317,6 +320,13 @@ impl State {
         }
         for segment in released {
             self.unpin(segment);
+        }
+    }
+
+    /// Has the writer look at a topic's provisional stream when it next wakes.
+    pub fn deal_later(&mut self, id: TopicId) {
+        if !self.to_deal.contains(&id) {
+            self.to_deal.push(id);
         }
     }
 

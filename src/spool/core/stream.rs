@@ -74,6 +74,18 @@ impl Numbering {
         u64::try_from(distance).unwrap_or(0).saturating_sub(dropped)
     }
 
+    /// The number that has this sequence: the inverse of [`Self::sequence`].
+    pub fn number_at(&self, sequence: u64) -> u64 {
+        let start = self.zero.saturating_add(sequence.cast_signed());
+        let mut number = u64::try_from(start).unwrap_or(0);
+        for (first, end) in &self.drops {
+            if *first <= number {
+                number += end - first;
+            }
+        }
+        number
+    }
+
     /// Takes `first..end` out of the count; gives how many were not out of it before.
     pub fn drop_range(&mut self, first: u64, end: u64) -> u64 {
         let first = first.max(u64::try_from(self.zero).unwrap_or(0));
@@ -124,6 +136,8 @@ pub(super) struct Stream {
     pub next: u64,
     /// Records of the current run below this are on disk, or confirmed.
     pub durable: u64,
+    /// Records of the current run below this may be on disk: a frame with them was begun.
+    pub attempted: u64,
     /// Everything before this place is confirmed or dropped.
     pub confirmed: Place,
     /// Kafka offset behind the last confirmed record, if known.
@@ -135,8 +149,8 @@ pub(super) struct Stream {
     pub spans: VecDeque<Span>,
     /// Everything on disk before this place has been read back, or need not be.
     pub load_next: Place,
-    /// Where the loader was sent back for this stream without finding anything.
-    pub sought: Option<Place>,
+    /// Where the loader was sent back for this stream without finding anything, and how often.
+    pub sought: Option<(Place, u32)>,
     pub taken: Option<TakenRange>,
     /// Runs that still have records here, ascending; the current one last.
     pub numberings: Vec<Numbering>,
@@ -170,6 +184,7 @@ impl Stream {
             lane,
             next: 0,
             durable: 0,
+            attempted: 0,
             confirmed: (Run(0), 0),
             offset: None,
             hot: VecDeque::new(),
@@ -215,9 +230,12 @@ impl Stream {
             && (!self.cold.is_empty() || (!self.hot.is_empty() && !self.has_unloaded(run)))
     }
 
-    /// Nothing of it is anywhere but in Kafka.
-    pub fn is_drained(&self) -> bool {
-        self.hot.is_empty() && self.cold.is_empty() && self.spans.is_empty()
+    /// Nothing of it is left to send.
+    pub fn is_drained(&self, run: Run) -> bool {
+        self.hot.is_empty()
+            && self.cold.is_empty()
+            && self.unresolved.is_empty()
+            && !self.has_unloaded(run)
     }
 
     pub fn numbering(&mut self, run: Run) -> &mut Numbering {
@@ -398,6 +416,7 @@ mod tests {
         numbering.drop_range(5, 6);
         assert_eq!(numbering.drops, vec![(3, 6)]);
         assert_eq!((numbering.sequence(2), numbering.sequence(6)), (2, 3));
+        assert_eq!((numbering.number_at(2), numbering.number_at(3)), (2, 6));
         numbering.rebase(5, Run(4));
         assert_eq!(numbering.drop_range(5, 6), 0);
         assert_eq!(

@@ -1,1 +1,640 @@
-//! The running spool on a real folder and on a simulated disk.
+//! The spool against a model: a broker that keeps sequences as Kafka does, a disk that loses what was not
+//! synced, and an uplink that may be cut at any step. No threads: each step is made by hand, from a seed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::super::intake::{Incoming, Intake, Settle, Ticket, TopicOptions};
+use super::super::log::sim::{Fail, Rng, SimStore};
+use super::super::outlet::{Identity, Outlet, TakeLimits, Taken, TopicFacts};
+use super::super::{Run, StreamId, TopicPartition};
+use super::writer::Clock;
+use super::{Spool, recover};
+use crate::config::checked::{self, OnFull, SpoolMode};
+use crate::metrics::{Counter, Metrics};
+use crate::record::RecordWriter;
+
+const LIMITS: TakeLimits = TakeLimits {
+    batch_bytes_max: 600,
+    streams_max: 4,
+    bytes_max: 4_000,
+};
+
+fn config() -> checked::Spool {
+    checked::Spool {
+        mode: SpoolMode::Hybrid,
+        spill_after: Duration::ZERO,
+        sync_interval: Duration::ZERO,
+        max_bytes: 4 << 20,
+        min_free_bytes: 0,
+        on_full: OnFull::Refuse,
+        segment_bytes: 64 << 10,
+        memory_max_bytes: 16 << 10,
+        stalled_max_percent: 25,
+        on_stalled_full: OnFull::Refuse,
+        compression_level: 1,
+        quarantine_max_bytes: 1 << 20,
+    }
+}
+
+#[derive(Debug, Default)]
+struct Acks(Mutex<HashSet<u64>>);
+
+impl Settle for Acks {
+    fn safe(&self, tokens: &[u64]) {
+        for token in tokens {
+            assert!(self.0.lock().insert(*token), "{token} was settled twice");
+        }
+    }
+}
+
+/// A partition's log and what its leader remembers of the producer.
+#[derive(Debug, Default)]
+struct Partition {
+    log: Vec<u64>,
+    last: Option<(Run, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Broker(BTreeMap<(String, i32), Partition>, Vec<(String, u64)>);
+
+impl Broker {
+    fn partition(&mut self, to: &TopicPartition) -> &mut Partition {
+        self.0
+            .entry((to.topic.to_string(), to.partition))
+            .or_default()
+    }
+
+    fn append(&mut self, taken: &Taken) {
+        let partition = self.partition(&taken.to);
+        match partition.last {
+            Some((run, last)) if run == taken.sent_as => {
+                assert_eq!(taken.sequence, last + 1, "out of order sequence: {taken:?}");
+            }
+            Some((run, _)) => assert!(
+                taken.sent_as > run && taken.sequence == 0,
+                "epoch {run} then {} with sequence {}",
+                taken.sent_as,
+                taken.sequence
+            ),
+            None => {}
+        }
+        let last = taken.sequence + taken.records.len() as u64 - 1;
+        partition.last = Some((taken.sent_as, last));
+        let ids = taken
+            .records
+            .iter()
+            .map(|record| id_of(record.value().unwrap().unwrap()));
+        let ids: Vec<u64> = ids.collect();
+        if std::env::var("TG_TRACE").is_ok() {
+            println!(
+                "APPEND {:?} run {:?} as {:?} first {} seq {} {ids:?}",
+                taken.to, taken.run, taken.sent_as, taken.first, taken.sequence
+            );
+        }
+        partition.log.extend(&ids);
+        self.1
+            .extend(ids.into_iter().map(|id| (taken.to.topic.to_string(), id)));
+    }
+}
+
+fn id_of(value: &[u8]) -> u64 {
+    u64::from_le_bytes(value[..8].try_into().unwrap())
+}
+
+struct World {
+    random: Rng,
+    store: Arc<SimStore>,
+    folder: tempfile::TempDir,
+    spool: Spool,
+    clock: Clock,
+    config: checked::Spool,
+    acks: Arc<Acks>,
+    broker: Broker,
+    /// Out, with whether the broker has appended it.
+    out: Vec<(Taken, bool)>,
+    next_id: u64,
+    /// Key and topic of each message, in order.
+    sent: HashMap<u64, (String, u64)>,
+    metrics: Arc<Metrics>,
+    epoch: i16,
+    crashes: u64,
+}
+
+impl World {
+    fn new(seed: u64, config: checked::Spool) -> Self {
+        let store = Arc::new(SimStore::new(seed));
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let spool = open(&config, &store, folder.path(), &metrics);
+        let mut world = Self {
+            random: Rng::new(seed),
+            store,
+            folder,
+            spool,
+            clock: Clock::default(),
+            config,
+            acks: Arc::default(),
+            broker: Broker::default(),
+            out: Vec::new(),
+            next_id: 0,
+            sent: HashMap::new(),
+            metrics,
+            epoch: 0,
+            crashes: 0,
+        };
+        world.identify();
+        world
+    }
+
+    fn identify(&mut self) {
+        self.epoch += 1;
+        let identity = Identity {
+            producer_id: 1,
+            epoch: self.epoch,
+            cluster_id: "c".into(),
+        };
+        self.spool
+            .identify(self.spool.current_run(), identity)
+            .unwrap();
+    }
+
+    fn publish(&mut self, topic: u64, key: u64, size: usize) {
+        let name = format!("t{topic}");
+        let id = self.spool.topic(&name, &TopicOptions::default());
+        let mut value = self.next_id.to_le_bytes().to_vec();
+        value.extend((0..size).map(|_| self.random.next() as u8));
+        let record =
+            RecordWriter::new(64, Some(&key.to_le_bytes()), Some(&value)).finish(super::wall_ms());
+        let ticket = Some(Ticket {
+            to: self.acks.clone(),
+            token: self.next_id,
+        });
+        self.sent.insert(self.next_id, (name, key));
+        self.next_id += 1;
+        self.spool.append(&mut vec![Incoming {
+            topic: id,
+            record,
+            ticket,
+        }]);
+    }
+
+    fn facts(&mut self, partitions: u32) {
+        for (topic, _) in self.spool.unknown_topics() {
+            self.spool.topic_facts(
+                topic,
+                TopicFacts {
+                    partitions,
+                    message_bytes_max: None,
+                },
+            );
+        }
+    }
+
+    fn write(&mut self) {
+        self.spool.shared.write_step(&mut self.clock, false);
+        self.clock.failed_ms = None;
+    }
+
+    fn load(&self) {
+        self.spool.shared.load_all();
+    }
+
+    fn take(&mut self) {
+        let taken = self.spool.take(&LIMITS, &mut |_, _| true);
+        self.out
+            .extend(taken.into_iter().map(|taken| (taken, false)));
+    }
+
+    /// One request that is out: it arrives, or is answered, or never was.
+    fn answer(&mut self) {
+        if self.out.is_empty() {
+            return;
+        }
+        let at = usize::try_from(self.random.below(self.out.len() as u64)).unwrap();
+        let (taken, appended) = self.out.swap_remove(at);
+        match (appended, self.random.below(4)) {
+            (false, 0) => self.spool.put_back(taken.stream),
+            (false, 1) => {
+                self.broker.append(&taken);
+                self.out.push((taken, true));
+            }
+            (appended, _) => self.acknowledge(&taken, appended),
+        }
+    }
+
+    fn acknowledge(&mut self, taken: &Taken, appended: bool) {
+        if !appended {
+            self.broker.append(taken);
+        }
+        self.spool.appended(
+            taken.stream,
+            taken.run,
+            *taken.numbers.last().unwrap(),
+            None,
+        );
+    }
+
+    fn crash(&mut self, lose_meta: bool) {
+        if std::env::var("TG_TRACE").is_ok() {
+            println!(
+                "CRASH acked {:?}",
+                {
+                    let mut v: Vec<_> = self.acks.0.lock().iter().copied().collect();
+                    v.sort();
+                    v
+                }
+                .last()
+            );
+            let state = self.spool.shared.state.lock();
+            for s in &state.streams {
+                println!(
+                    "   before {:?} {:?} next {} durable {} confirmed {:?} load {:?} spans {:?}",
+                    s.id, s.to, s.next, s.durable, s.confirmed, s.load_next, s.spans
+                );
+            }
+        }
+        self.crashes += 1;
+        self.out.clear();
+        self.store.no_failure();
+        let placeholder = SimStore::new(0);
+        let empty = tempfile::tempdir().unwrap();
+        // The old spool must let go of its folder before the new one opens it.
+        self.spool = open(
+            &self.config,
+            &Arc::new(placeholder),
+            empty.path(),
+            &self.metrics,
+        );
+        self.store.crash();
+        if lose_meta {
+            std::fs::remove_dir_all(self.folder.path()).unwrap();
+        }
+        self.spool = open(&self.config, &self.store, self.folder.path(), &self.metrics);
+        self.clock = Clock::default();
+        if std::env::var("TG_TRACE").is_ok() {
+            let state = self.spool.shared.state.lock();
+            for s in &state.streams {
+                println!(
+                    "   after {:?} {:?} run {:?} confirmed {:?} load {:?} spans {:?} unres {:?}",
+                    s.id, s.to, state.run, s.confirmed, s.load_next, s.spans, s.unresolved
+                );
+            }
+        }
+        self.identify();
+    }
+
+    fn resolve(&mut self) {
+        for left in self.spool.unresolved(100) {
+            let state = self.broker.partition(&left.to).last;
+            let next = match state {
+                Some((run, last)) if run == left.sent_as => {
+                    left.first + (last + 1).saturating_sub(left.sequence)
+                }
+                Some((run, _)) if run > left.sent_as => left.last + 1,
+                _ => left.first,
+            };
+            let proven = self.random.one_in(2);
+            self.spool
+                .resolved(left.stream, left.run, next, None, proven);
+        }
+    }
+
+    fn drain(&mut self) {
+        self.store.no_failure();
+        self.spool.uplink(true);
+        for (taken, appended) in std::mem::take(&mut self.out) {
+            self.acknowledge(&taken, appended);
+        }
+        for _ in 0..20_000 {
+            self.facts(3);
+            self.resolve();
+            self.write();
+            self.load();
+            self.take();
+            if self.out.is_empty() && self.is_drained() {
+                return;
+            }
+            for (taken, appended) in std::mem::take(&mut self.out) {
+                self.acknowledge(&taken, appended);
+            }
+        }
+        let state = self.spool.shared.state.lock();
+        for s in state.streams.iter().filter(|s| !s.is_drained(state.run)) {
+            println!("{:?} {:?} next {} durable {} attempted {} confirmed {:?} load {:?} spans {:?} unres {:?} hot {:?} cold {:?} taken {:?} held {} topic {:?}", s.id, s.to, s.next, s.durable, s.attempted, s.confirmed, s.load_next, s.spans, s.unresolved, s.hot.iter().map(|e| (e.run, e.number)).collect::<Vec<_>>(), s.cold.iter().map(|e| (e.run, e.number)).collect::<Vec<_>>(), s.taken, s.held, state.topics[s.topic.0 as usize]);
+        }
+        println!("reading {:?} done {:?} deal {:?} cold {}", state.reading, state.lane_done, state.to_deal, state.cold_bytes);
+        panic!("not drained");
+    }
+
+    fn is_drained(&self) -> bool {
+        let state = self.spool.shared.state.lock();
+        state.streams.iter().all(|s| s.is_drained(state.run))
+    }
+
+    /// Nothing acknowledged is missing, nothing is there twice, each key is in order.
+    fn check(&self, seed: u64) {
+        let mut seen = HashSet::new();
+        let mut last: HashMap<(String, u64), u64> = HashMap::new();
+        for (topic, id) in &self.broker.1 {
+            assert!(seen.insert(*id), "seed {seed}: {id} is there twice");
+            let (sent_to, key) = &self.sent[id];
+            assert_eq!(sent_to, topic, "seed {seed}: {id} went astray");
+            let before = last.insert((topic.clone(), *key), *id);
+            assert!(before < Some(*id), "seed {seed}: {id} behind {before:?}");
+        }
+        let dropped =
+            self.metrics.count(Counter::DroppedFull) + self.metrics.count(Counter::DroppedExpired);
+        let missing: Vec<_> = self
+            .acks
+            .0
+            .lock()
+            .iter()
+            .filter(|id| !seen.contains(id))
+            .copied()
+            .collect();
+        if missing.len() as u64 > dropped {
+            for id in &missing {
+                println!("missing {id} {:?}", self.sent[id]);
+            }
+            let state = self.spool.shared.state.lock();
+            for s in &state.streams {
+                println!(
+                    "{:?} {:?} next {} durable {} confirmed {:?} load {:?} spans {:?} unres {:?} lane {} num {:?}",
+                    s.id,
+                    s.to,
+                    s.next,
+                    s.durable,
+                    s.confirmed,
+                    s.load_next,
+                    s.spans,
+                    s.unresolved,
+                    s.lane,
+                    s.numberings
+                );
+            }
+            for (k, p) in &self.broker.0 {
+                println!("{k:?} {:?}", p);
+            }
+        }
+        assert!(
+            missing.len() as u64 <= dropped,
+            "seed {seed}: acknowledged and missing {missing:?}, explained {dropped}"
+        );
+    }
+}
+
+fn open(
+    config: &checked::Spool,
+    store: &Arc<SimStore>,
+    folder: &Path,
+    metrics: &Arc<Metrics>,
+) -> Spool {
+    let shared =
+        recover::open(config, store.clone(), &folder.join("meta"), metrics.clone()).unwrap();
+    Spool {
+        shared: Arc::new(shared),
+    }
+}
+
+fn live(seed: u64, steps: u64) -> World {
+    let mut world = World::new(seed, config());
+    for _ in 0..steps {
+        match world.random.below(20) {
+            0..=5 => {
+                let (topic, key) = (world.random.below(3), world.random.below(6));
+                let size = usize::try_from(world.random.below(200)).unwrap();
+                world.publish(topic, key, size);
+            }
+            6..=8 => world.write(),
+            9 => world.load(),
+            10..=11 => world.take(),
+            12..=15 => world.answer(),
+            16 => {
+                let up = world.random.one_in(2);
+                world.spool.uplink(up);
+            }
+            17 => world.facts(3),
+            18 => world.resolve(),
+            _ if world.random.one_in(4) => world.crash(false),
+            _ if world.random.one_in(3) => {
+                let at = world.random.below(6);
+                let how = if world.random.one_in(2) {
+                    Fail::Eio
+                } else {
+                    Fail::NoSpace
+                };
+                world.store.fail_in(at, how);
+            }
+            _ => {}
+        }
+    }
+    world
+}
+
+#[test]
+fn seeded_lives_lose_nothing_and_send_each_record_once() {
+    let seeds = std::env::var("TIDEGATE_SPOOL_SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(150);
+    let first = std::env::var("TIDEGATE_SPOOL_FIRST")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1);
+    let (mut crashes, mut acked, mut resumed) = (0, 0, 0);
+    for seed in first..first + seeds {
+        let mut world = live(seed, 400);
+        world.drain();
+        world.check(seed);
+        crashes += world.crashes;
+        acked += world.acks.0.lock().len();
+        resumed += world.metrics.count(Counter::Resumed);
+    }
+    println!(
+        "{seeds} lives, {crashes} power cuts, {acked} acknowledged, {resumed} streams resumed"
+    );
+    assert!(crashes > seeds && resumed > 0, "the faults did not bite");
+}
+
+#[test]
+fn what_kafka_confirms_in_time_is_never_written() {
+    let mut config = config();
+    config.spill_after = Duration::from_secs(3600);
+    let mut world = World::new(1, config);
+    world.facts(3);
+    for n in 0..200 {
+        world.publish(0, n % 7, 50);
+        world.facts(3);
+        world.write();
+        world.take();
+        for (taken, appended) in std::mem::take(&mut world.out) {
+            world.acknowledge(&taken, appended);
+        }
+    }
+    world.drain();
+    world.check(1);
+    assert_eq!(world.acks.0.lock().len(), 200);
+    assert_eq!(world.metrics.count(Counter::DiskBytes), 0);
+}
+
+#[test]
+fn with_kafka_away_records_are_safe_on_disk_and_leave_memory() {
+    let mut world = World::new(2, config());
+    world.publish(0, 1, 10);
+    world.facts(3);
+    world.write();
+    world.spool.uplink(false);
+    for n in 0..2_000 {
+        world.publish(0, n % 50, 100);
+        if n % 100 == 0 {
+            world.write();
+        }
+    }
+    world.write();
+    assert_eq!(world.acks.0.lock().len(), 2_001);
+    assert!(world.spool.shared.state.lock().hot_bytes < 1_000);
+    world.crash(true);
+    world.drain();
+    world.check(2);
+}
+
+#[test]
+fn drop_oldest_makes_room_and_the_ledger_explains_it() {
+    let mut config = config();
+    config.max_bytes = 512 << 10;
+    config.on_full = OnFull::DropOldest;
+    let mut world = World::new(3, config);
+    world.publish(0, 1, 10);
+    world.facts(2);
+    world.write();
+    world.spool.uplink(false);
+    let noise: Vec<u64> = (0..6_000).map(|_| world.random.next()).collect();
+    for n in noise {
+        world.publish(0, n % 20, usize::try_from(n % 400).unwrap());
+        if n % 16 == 0 {
+            world.write();
+        }
+    }
+    world.write();
+    let dropped = world.metrics.count(Counter::DroppedFull);
+    assert!(dropped > 0, "the fault did not bite");
+    world.drain();
+    world.check(3);
+    let there: usize = world.broker.0.values().map(|p| p.log.len()).sum();
+    assert_eq!(there as u64 + dropped, 6_001);
+}
+
+#[test]
+fn a_rejected_record_goes_to_quarantine_and_the_rest_flows() {
+    let mut world = World::new(4, config());
+    world.publish(0, 1, 10);
+    world.facts(1);
+    world.write();
+    for _ in 0..9 {
+        world.publish(0, 1, 10);
+    }
+    world.take();
+    let (taken, _) = world.out.pop().unwrap();
+    world
+        .spool
+        .quarantine(taken.stream, taken.run, taken.numbers[2], "too large");
+    world.write();
+    world.drain();
+    let log = &world.broker.0[&("t0".to_owned(), 0)].log;
+    assert_eq!(log.len(), 9);
+    assert!(!log.contains(&2));
+    assert_eq!(world.acks.0.lock().len(), 10);
+    assert_eq!(world.metrics.count(Counter::Quarantined), 1);
+}
+
+#[test]
+fn expired_records_leave_the_middle_of_a_stream() {
+    let mut world = World::new(5, config());
+    let options = TopicOptions {
+        priority: 3,
+        ttl: Some(Duration::from_secs(60)),
+    };
+    let id = world.spool.topic("old", &options);
+    world.facts(1);
+    world.write();
+    for n in 0..10u64 {
+        let age = if (3..6).contains(&n) { 3_600_000 } else { 0 };
+        let value = world.next_id.to_le_bytes();
+        let record = RecordWriter::new(64, Some(b"k"), Some(&value)).finish(super::wall_ms() - age);
+        world.sent.insert(world.next_id, ("old".into(), 0));
+        let ticket = Some(Ticket {
+            to: world.acks.clone(),
+            token: world.next_id,
+        });
+        world.next_id += 1;
+        world.spool.append(&mut vec![Incoming {
+            topic: id,
+            record,
+            ticket,
+        }]);
+    }
+    world.drain();
+    world.check(5);
+    assert_eq!(
+        world.broker.0[&("old".to_owned(), 0)].log,
+        [0, 1, 2, 6, 7, 8, 9]
+    );
+    assert_eq!(world.metrics.count(Counter::DroppedExpired), 3);
+}
+
+#[test]
+fn a_topic_that_grows_keeps_the_order_of_its_keys() {
+    let mut world = World::new(6, config());
+    world.publish(0, 0, 10);
+    world.facts(2);
+    world.write();
+    for n in 0..200 {
+        world.publish(0, n % 10, 20);
+        if n == 100 {
+            let id = world.spool.topic("t0", &TopicOptions::default());
+            world.spool.topic_facts(
+                id,
+                TopicFacts {
+                    partitions: 5,
+                    message_bytes_max: None,
+                },
+            );
+            world.spool.uplink(false);
+        }
+        if n % 9 == 0 {
+            world.write();
+        }
+    }
+    world.crash(false);
+    world.spool.uplink(true);
+    let id = world.spool.topic("t0", &TopicOptions::default());
+    world.spool.topic_facts(
+        id,
+        TopicFacts {
+            partitions: 5,
+            message_bytes_max: None,
+        },
+    );
+    world.drain();
+    world.check(6);
+    assert!(world.broker.0.keys().any(|(_, partition)| *partition > 1));
+}
+
+#[test]
+fn stream_ids_are_dense() {
+    let world = World::new(7, config());
+    assert!(
+        world
+            .spool
+            .shared
+            .state
+            .lock()
+            .stream(StreamId(0))
+            .is_none()
+    );
+}

@@ -31,10 +31,10 @@ pub(super) struct Draft {
 
 /// When the writer did what it does in intervals.
 #[derive(Default)]
-struct Clock {
+pub(super) struct Clock {
     committed_ms: u64,
     stored_ms: u64,
-    failed_ms: Option<u64>,
+    pub failed_ms: Option<u64>,
 }
 
 impl Shared {
@@ -43,25 +43,30 @@ impl Shared {
         let mut clock = Clock::default();
         loop {
             let stopping = self.wait_for_work(&clock);
-            self.give_back_segments();
-            self.quarantine_rejected();
-            self.expire_heads();
-            self.deal_topics();
-            let now_ms = self.now_ms();
-            if stopping || self.commit_is_due(&clock, now_ms) {
-                clock.committed_ms = now_ms;
-                let ok = self.commit(stopping);
-                clock.failed_ms = (!ok).then_some(now_ms);
-            }
-            if stopping || now_ms >= clock.stored_ms + STORE_INTERVAL_MS {
-                clock.stored_ms = now_ms;
-                self.store();
-                self.limit_stalled();
-                self.copy_forward();
-            }
+            self.write_step(&mut clock, stopping);
             if stopping {
                 return;
             }
+        }
+    }
+
+    /// Does everything that is due.
+    pub(super) fn write_step(&self, clock: &mut Clock, stopping: bool) {
+        self.give_back_segments();
+        self.quarantine_rejected();
+        self.expire_heads();
+        self.deal_topics();
+        let now_ms = self.now_ms();
+        if stopping || self.commit_is_due(clock, now_ms) {
+            clock.committed_ms = now_ms;
+            let ok = self.commit(stopping);
+            clock.failed_ms = (!ok).then_some(now_ms);
+        }
+        if stopping || now_ms >= clock.stored_ms + STORE_INTERVAL_MS {
+            clock.stored_ms = now_ms;
+            self.store();
+            self.limit_stalled();
+            self.copy_forward();
         }
     }
 
@@ -113,6 +118,7 @@ impl Shared {
     fn in_a_hurry(&self, state: &State) -> bool {
         self.config.mode == SpoolMode::Always
             || !state.uplink_up
+            || state.hurry
             || state.hot_bytes > self.config.memory_max_bytes / 2
     }
 
@@ -311,6 +317,7 @@ fn gather(state: &mut State, came_in_ms: u64) -> Vec<Draft> {
         };
         still_dirty.push(id);
         if oldest.at_ms <= came_in_ms && !stream.refusing {
+            stream.attempted = stream.next;
             add_sections(&mut drafts, id, stream.lane, stream.hot.range(from..));
         }
     }
