@@ -9,6 +9,7 @@
 
 pub mod intake;
 pub mod log;
+pub mod meta;
 pub mod outlet;
 
 use std::fmt;

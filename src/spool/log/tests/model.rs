@@ -97,7 +97,6 @@ fn live(seed: u64, bites: &mut Bites) {
     };
     let start = || Log::open(Arc::new(store.clone()), config).unwrap();
     let (mut log, _) = start();
-    let mut known = BTreeSet::new();
     for _ in 0..rng.below(60) + 10 {
         match rng.below(20) {
             0 => {
@@ -118,12 +117,11 @@ fn live(seed: u64, bites: &mut Bites) {
                 log = again;
                 bites.torn += found.torn_tails;
                 check(&model, &log, &found, bites);
-                known = found.segments.iter().map(|segment| segment.id).collect();
                 model.run += 1;
                 model.next.clear();
                 // What was freed and is there again needs freeing again.
-                for id in &known {
-                    model.safe.entry(*id).or_default();
+                for segment in &found.segments {
+                    model.safe.entry(segment.id).or_default();
                 }
             }
             1 | 2 => {
