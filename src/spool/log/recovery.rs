@@ -462,7 +462,7 @@ fn scan(
         scan.index.frames_end = found.end();
         scan.last_at = Some(found.at);
     }
-    let torn = region.is_torn(scan.index.frames_end, last);
+    let torn = region.is_torn(scan.index.frames_end, last + 1);
     scan.torn |= torn;
     scan
 }

@@ -105,16 +105,24 @@ impl Region<'_> {
         })
     }
 
-    /// Whether something that was to be a frame above `last` lies behind `end`.
-    pub fn is_torn(&self, end: u64, last: u64) -> bool {
+    /// Whether something that was to be frame `number` lies behind `end`. One field of it may be wrong: stale
+    /// frames of the file's life before agree in two at most.
+    pub fn is_torn(&self, end: u64, number: u64) -> bool {
         [end.next_multiple_of(8), page_up(end)]
             .into_iter()
             .any(|at| {
                 let mut bytes = Vec::new();
                 self.fill(&mut bytes, at, frame::HEADER as u64);
-                Header::parse(&bytes).is_some_and(|header| {
-                    header.generation == self.ident.generation && header.number > last
-                })
+                let Some((magic, header)) = Header::fields(&bytes) else {
+                    return false;
+                };
+                let right = [
+                    magic == frame::MAGIC,
+                    header.lane == self.ident.lane,
+                    header.generation == self.ident.generation,
+                    header.number == number,
+                ];
+                right.into_iter().filter(|right| *right).count() >= 3
             })
     }
 

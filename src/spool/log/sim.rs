@@ -156,10 +156,6 @@ impl SimStore {
         self.0.lock().failed
     }
 
-    pub fn calls(&self) -> u64 {
-        self.0.lock().calls
-    }
-
     pub fn set_free_bytes(&self, bytes: u64) {
         self.0.lock().free_bytes = bytes;
     }

@@ -40,6 +40,8 @@ use super::{Run, StreamId, TopicPartition};
 pub const LEDGER_MAX: u64 = 100_000;
 /// Largest value: larger ones would one day land in files that sled never syncs.
 pub const VALUE_BYTES_MAX: usize = 64 << 10;
+/// Name of the value that every store has.
+const MARK: &str = "tidegate";
 /// Damaged folders that are kept.
 const DAMAGED_KEPT: usize = 2;
 /// Losses that a later one may still join.
@@ -184,15 +186,23 @@ impl Meta {
     }
 
     fn try_open(folder: &Path) -> sled::Result<Self> {
+        let was_there = folder.join("db").exists();
         let config = sled::Config::new().path(folder).cache_capacity(4 << 20);
         let db = config.flush_every_ms(None).open()?;
         let data_path = folder.join("db");
         let data = File::open(&data_path)?;
-        data.sync_data()?;
         File::open(folder)?.sync_all()?;
         if let Some(parent) = folder.parent() {
             File::open(parent)?.sync_all()?;
         }
+        // Sled takes a file of garbage for an empty one: what is not new has our mark.
+        let mark = key(b'm', MARK.as_bytes());
+        if was_there && db.get(&mark)?.is_none() {
+            return Err(sled::Error::Corruption { at: None, bt: () });
+        }
+        db.insert(mark, &[1])?;
+        db.flush()?;
+        data.sync_data()?;
         let id = |found: Option<sled::Result<(sled::IVec, sled::IVec)>>| {
             let id_of = |(key, _): (sled::IVec, _)| value::read_id(&key).ok_or_else(malformed);
             found.map(|found| found.and_then(id_of)).transpose()
@@ -226,7 +236,10 @@ impl Meta {
     /// The disk's; a batch that was to be synced may then be there or not. A value that is too large.
     pub fn apply(&self, mut batch: MetaBatch, sync: bool) -> io::Result<()> {
         if batch.too_large {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "value is too large"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "value is too large",
+            ));
         }
         {
             let mut ledger = self.ledger.lock();
@@ -244,14 +257,12 @@ impl Meta {
     /// The disk's.
     pub fn sync(&self) -> io::Result<()> {
         self.db.flush()?;
-        self.data.sync_data().map_err(|error| with_path(&self.data_path, &error))
+        self.data
+            .sync_data()
+            .map_err(|error| with_path(&self.data_path, &error))
     }
 
-    fn all<T>(
-        &self,
-        letter: u8,
-        read: impl Fn(&[u8], &[u8]) -> Option<T>,
-    ) -> sled::Result<Vec<T>> {
+    fn all<T>(&self, letter: u8, read: impl Fn(&[u8], &[u8]) -> Option<T>) -> sled::Result<Vec<T>> {
         let one = |item: sled::Result<(sled::IVec, sled::IVec)>| {
             let (key, value) = item?;
             read(key.get(1..).unwrap_or(&[]), &value).ok_or_else(malformed)
@@ -264,7 +275,9 @@ impl Meta {
     /// # Errors
     /// The disk's, or damage; so for all of these.
     pub fn cursors(&self) -> sled::Result<Vec<(StreamId, Cursor)>> {
-        self.all(b'c', |key, value| Some((StreamId(value::u32_of(key)?), Cursor::decode(value)?)))
+        self.all(b'c', |key, value| {
+            Some((StreamId(value::u32_of(key)?), Cursor::decode(value)?))
+        })
     }
 
     /// All runs, the oldest first.
@@ -272,7 +285,9 @@ impl Meta {
     /// # Errors
     /// See [`Meta::cursors`].
     pub fn runs(&self) -> sled::Result<Vec<(Run, RunFacts)>> {
-        self.all(b'r', |key, value| Some((Run(value::u32_of(key)?), RunFacts::decode(value)?)))
+        self.all(b'r', |key, value| {
+            Some((Run(value::u32_of(key)?), RunFacts::decode(value)?))
+        })
     }
 
     /// All streams.
@@ -291,7 +306,10 @@ impl Meta {
     /// See [`Meta::cursors`].
     pub fn topics(&self) -> sled::Result<Vec<(String, TopicMemory)>> {
         self.all(b't', |key, value| {
-            Some((std::str::from_utf8(key).ok()?.to_owned(), TopicMemory::decode(value)?))
+            Some((
+                std::str::from_utf8(key).ok()?.to_owned(),
+                TopicMemory::decode(value)?,
+            ))
         })
     }
 
@@ -325,7 +343,10 @@ impl Meta {
     /// # Errors
     /// See [`Meta::cursors`].
     pub fn get(&self, name: &str) -> sled::Result<Option<Vec<u8>>> {
-        Ok(self.db.get(key(b'm', name.as_bytes()))?.map(|value| value.to_vec()))
+        Ok(self
+            .db
+            .get(key(b'm', name.as_bytes()))?
+            .map(|value| value.to_vec()))
     }
 }
 
@@ -335,11 +356,16 @@ impl Ledger {
         if self.open.len() >= OPEN_LOSSES_MAX {
             self.open.clear();
         }
-        let joined = self.open.get(&of).and_then(|(id, last)| Some((*id, last.join(&loss)?)));
-        let (id, loss) = joined.filter(|(id, _)| *id >= self.oldest).unwrap_or_else(|| {
-            self.next += 1;
-            (self.next - 1, loss)
-        });
+        let joined = self
+            .open
+            .get(&of)
+            .and_then(|(id, last)| Some((*id, last.join(&loss)?)));
+        let (id, loss) = joined
+            .filter(|(id, _)| *id >= self.oldest)
+            .unwrap_or_else(|| {
+                self.next += 1;
+                (self.next - 1, loss)
+            });
         batch.insert(key(b'l', &id.to_be_bytes()), loss.encode());
         self.open.insert(of, (id, loss));
         if self.next - self.oldest > LEDGER_MAX {
@@ -356,24 +382,38 @@ fn malformed() -> sled::Error {
 /// Errors that a new folder would not cure.
 fn is_no_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{OutOfMemory, PermissionDenied, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), PermissionDenied | StorageFull | ReadOnlyFilesystem | OutOfMemory)
+    matches!(
+        error.kind(),
+        PermissionDenied | StorageFull | ReadOnlyFilesystem | OutOfMemory
+    )
 }
 
 /// Renames the folder; the oldest of those renamed before goes.
 fn put_aside(folder: &Path) -> io::Result<PathBuf> {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = folder
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let parent = folder.parent().unwrap_or(Path::new("."));
     let prefix = format!("{name}.damaged-");
     let mut there: Vec<u64> = Vec::new();
     for entry in std::fs::read_dir(parent)? {
         let other = entry?.file_name().to_string_lossy().into_owned();
-        there.extend(other.strip_prefix(&prefix).and_then(|n| n.parse::<u64>().ok()));
+        there.extend(
+            other
+                .strip_prefix(&prefix)
+                .and_then(|n| n.parse::<u64>().ok()),
+        );
     }
     there.sort_unstable();
     while there.len() >= DAMAGED_KEPT {
         std::fs::remove_dir_all(parent.join(format!("{prefix}{}", there.remove(0))))?;
     }
-    let aside = parent.join(format!("{prefix}{}", there.last().map_or(1, |last| last + 1)));
+    let aside = parent.join(format!(
+        "{prefix}{}",
+        there.last().map_or(1, |last| last + 1)
+    ));
     std::fs::rename(folder, &aside)?;
     File::open(parent)?.sync_all()?;
     Ok(aside)

@@ -23,8 +23,9 @@ fn refused(topic: &str, count: u64) -> Loss {
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -33,14 +34,46 @@ fn names(folder: &Path) -> Vec<String> {
 fn everything_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("meta");
-    let identity = Identity { producer_id: 7, epoch: 3, cluster_id: "c".to_owned() };
-    let cursor = Cursor { run: Run(2), next: 1 << 40, offset: Some(0) };
-    let facts = RunFacts { started_ms: -5, identity: Some(identity) };
-    let plain = RunFacts { started_ms: 5, identity: None };
-    let to = TopicPartition { topic: "t.é".into(), partition: -1 };
-    let memory = TopicMemory { partitions: 4, message_bytes_max: Some(0), topic_id: Some([9; 16]) };
-    let base = Base { stream: StreamId(1), run: Run(2), from: 3, sent_as: Run(4) };
-    let dropped = Dropped { stream: StreamId(1), run: Run(2), from: 3, to: 9, reason: Reason::Full };
+    let identity = Identity {
+        producer_id: 7,
+        epoch: 3,
+        cluster_id: "c".to_owned(),
+    };
+    let cursor = Cursor {
+        run: Run(2),
+        next: 1 << 40,
+        offset: Some(0),
+    };
+    let facts = RunFacts {
+        started_ms: -5,
+        identity: Some(identity),
+    };
+    let plain = RunFacts {
+        started_ms: 5,
+        identity: None,
+    };
+    let to = TopicPartition {
+        topic: "t.é".into(),
+        partition: -1,
+    };
+    let memory = TopicMemory {
+        partitions: 4,
+        message_bytes_max: Some(0),
+        topic_id: Some([9; 16]),
+    };
+    let base = Base {
+        stream: StreamId(1),
+        run: Run(2),
+        from: 3,
+        sent_as: Run(4),
+    };
+    let dropped = Dropped {
+        stream: StreamId(1),
+        run: Run(2),
+        from: 3,
+        to: 9,
+        reason: Reason::Full,
+    };
     {
         let (meta, damaged) = Meta::open(&path).unwrap();
         assert!(!damaged);
@@ -65,7 +98,10 @@ fn everything_survives_a_restart() {
     assert_eq!(meta.topics().unwrap(), [("t".to_owned(), memory)]);
     assert_eq!(meta.bases().unwrap(), [base]);
     assert_eq!(meta.dropped().unwrap(), [dropped]);
-    assert_eq!(meta.ledger().next().unwrap().unwrap(), (0, refused("a/b", 3)));
+    assert_eq!(
+        meta.ledger().next().unwrap().unwrap(),
+        (0, refused("a/b", 3))
+    );
     assert_eq!(meta.get("clean").unwrap().as_deref(), Some(&b"1"[..]));
     let mut batch = MetaBatch::default();
     batch.forget_base(&base);
@@ -73,8 +109,14 @@ fn everything_survives_a_restart() {
     batch.forget_run(Run(1));
     batch.forget("clean");
     meta.apply(batch, false).unwrap();
-    assert_eq!((meta.bases().unwrap().len(), meta.dropped().unwrap().len()), (0, 0));
-    assert_eq!((meta.runs().unwrap().len(), meta.get("clean").unwrap()), (1, None));
+    assert_eq!(
+        (meta.bases().unwrap().len(), meta.dropped().unwrap().len()),
+        (0, 0)
+    );
+    assert_eq!(
+        (meta.runs().unwrap().len(), meta.get("clean").unwrap()),
+        (1, None)
+    );
 }
 
 #[test]
@@ -149,5 +191,8 @@ fn a_damaged_folder_is_put_aside_and_two_are_kept() {
     }
     let (_, damaged) = Meta::open(&path).unwrap();
     assert!(damaged);
-    assert_eq!(names(folder.path()), ["meta", "meta.damaged-3", "meta.damaged-4"]);
+    assert_eq!(
+        names(folder.path()),
+        ["meta", "meta.damaged-3", "meta.damaged-4"]
+    );
 }

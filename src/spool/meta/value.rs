@@ -90,7 +90,15 @@ impl Reason {
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         use Reason::{Damaged, Expired, Full, LostByKafka, MaybeTwice, Refused, Rejected};
-        let all = [Expired, Full, Rejected, Refused, Damaged, LostByKafka, MaybeTwice];
+        let all = [
+            Expired,
+            Full,
+            Rejected,
+            Refused,
+            Damaged,
+            LostByKafka,
+            MaybeTwice,
+        ];
         all.into_iter().find(|reason| reason.code() == code)
     }
 
@@ -147,7 +155,14 @@ impl Loss {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![self.reason.code()];
-        put(&mut out, &[u64::from(self.run.0), self.from, self.to.saturating_sub(self.from)]);
+        put(
+            &mut out,
+            &[
+                u64::from(self.run.0),
+                self.from,
+                self.to.saturating_sub(self.from),
+            ],
+        );
         varint::write_signed(&mut out, self.at_ms);
         match &self.subject {
             Subject::Stream(stream) => put(&mut out, &[0, u64::from(stream.0)]),
@@ -184,7 +199,9 @@ impl Loss {
 impl Cursor {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let offset = self.offset.map_or(0, |at| at.wrapping_add(1).cast_unsigned());
+        let offset = self
+            .offset
+            .map_or(0, |at| at.wrapping_add(1).cast_unsigned());
         put(&mut out, &[u64::from(self.run.0), self.next, offset]);
         out
     }
@@ -233,7 +250,9 @@ impl RunFacts {
 impl TopicMemory {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let max = self.message_bytes_max.map_or(0, |max| max.saturating_add(1));
+        let max = self
+            .message_bytes_max
+            .map_or(0, |max| max.saturating_add(1));
         put(&mut out, &[u64::from(self.partitions), max]);
         out.extend(self.topic_id.iter().flatten());
         out
@@ -278,7 +297,13 @@ impl Dropped {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        put(&mut out, &[self.to.saturating_sub(self.from), u64::from(self.reason.code())]);
+        put(
+            &mut out,
+            &[
+                self.to.saturating_sub(self.from),
+                u64::from(self.reason.code()),
+            ],
+        );
         out
     }
 
@@ -324,7 +349,11 @@ fn split(key: &[u8]) -> Option<(StreamId, Run, u64)> {
     let (stream, rest) = key.split_first_chunk::<4>()?;
     let (run, from) = rest.split_first_chunk::<4>()?;
     let from = u64::from_be_bytes(*from.first_chunk::<8>()?);
-    Some((StreamId(u32::from_be_bytes(*stream)), Run(u32::from_be_bytes(*run)), from))
+    Some((
+        StreamId(u32::from_be_bytes(*stream)),
+        Run(u32::from_be_bytes(*run)),
+        from,
+    ))
 }
 
 pub(super) fn u32_of(key: &[u8]) -> Option<u32> {

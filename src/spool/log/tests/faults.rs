@@ -16,9 +16,11 @@ fn filled(store: &SimStore, frames: u64) -> Vec<(u8, Vec<Section>)> {
     for i in 0..frames {
         let lane = u8::try_from(i % 2).unwrap();
         let stream = u32::try_from(i % 5).unwrap() + 10 * u32::from(lane);
+        // Each stream comes every tenth frame; its numbers have no gap.
+        let first = i / 10 * 30;
         let frame = draft(vec![
-            section(stream, 1, i * 30, 30),
-            section(stream + 50, 1, i * 30, 30),
+            section(stream, 1, first, 30),
+            section(stream + 50, 1, first, 30),
         ]);
         all.push((lane, log.append(lane, &frame, &names).unwrap().sections));
     }
