@@ -315,7 +315,7 @@ impl Opening {
 
 /// Tells what a file is by its head and its end.
 fn inspect(store: &dyn Store, name: &str) -> Kind {
-    let opened = store.open(name).and_then(|file| Ok((file.len()?, file)));
+    let opened = store.open(name).and_then(|file| Ok((file.length()?, file)));
     let (length, file) = match opened {
         Ok(opened) => opened,
         Err(error) => return Kind::Alien(0, error.to_string()),

@@ -316,7 +316,7 @@ impl StoreFile for SimFile {
         called.map_err(Fail::error)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.0.0.lock().inodes[self.1].cache.len() as u64)
     }
 }

@@ -31,6 +31,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one look at every kind of value")]
 fn everything_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("meta");

@@ -189,7 +189,7 @@ fn check(model: &Model, log: &Log, found: &Recovered, bites: &mut Bites) {
     let safe: BTreeSet<_> = model.safe.values().flatten().collect();
     bites.unsynced_found += all.keys().filter(|key| !safe.contains(key)).count() as u64;
     // Spans tell all that is there.
-    for (&(lane, stream, run, number), _) in &all {
+    for &(lane, stream, run, number) in all.keys() {
         let covers = |span: &Span| {
             (span.stream.0, span.run.0) == (stream, run)
                 && (span.first..=span.last).contains(&number)
