@@ -21,6 +21,8 @@ pub(super) struct Segment {
     pub length: u64,
     /// Where frames begin.
     pub start: u64,
+    /// The first frame's number.
+    pub first_number: u64,
     /// The byte behind the last synced frame. Readers go no further.
     committed: AtomicU64,
     freed: AtomicBool,
@@ -36,6 +38,7 @@ impl Segment {
             file: file.file,
             length: file.length,
             start: index.frames_start,
+            first_number: index.first_number,
             committed: AtomicU64::new(index.frames_end),
             freed: AtomicBool::new(false),
             index: Mutex::new((!sealed).then_some(index)),

@@ -61,10 +61,14 @@ impl Header {
 
     /// Reads a header that is not verified yet; `None` if the bytes cannot be one.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let (magic, header) = Self::fields(bytes)?;
+        (magic == MAGIC && header.directory_bytes <= DIRECTORY_MAX).then_some(header)
+    }
+
+    /// The magic number and the fields, whatever they are.
+    pub fn fields(bytes: &[u8]) -> Option<(u32, Self)> {
         let mut r = Fields(bytes.get(..HEADER)?);
-        if r.u32()? != MAGIC {
-            return None;
-        }
+        let magic = r.u32()?;
         let (lane, codec) = (r.u8()?, r.u8()?);
         r.skip(2)?;
         let header = Self {
@@ -77,7 +81,7 @@ impl Header {
             body_bytes: r.u32()?,
             raw_bytes: r.u32()?,
         };
-        (header.directory_bytes <= DIRECTORY_MAX).then_some(header)
+        Some((magic, header))
     }
 
     /// Whether `front`, the header and directory as read, is what was written.

@@ -1,7 +1,7 @@
 //! What a segment holds, kept in memory while it is written and at its end when it is full.
 //!
 //! ```text
-//! index: first frame's offset | end of the last frame | last number | last serial | frames, varints
+//! index: first frame's offset | its number | end of the last frame | last number | last serial | frames, varints
 //!        | count of spans | 1 if there are records u8 | oldest timestamp, signed
 //!        | spans: stream less the last, run, first, last less first
 //!        | for each entry: serial, varint | the entry as in a directory … to the end
@@ -22,7 +22,7 @@ const MAGIC: u32 = 0x4649_4754;
 /// Most bytes that a span takes in an index.
 const SPAN_BYTES: u64 = 30;
 /// Fixed fields of an index.
-const FIXED_BYTES: u64 = 80;
+const FIXED_BYTES: u64 = 90;
 
 /// Entries, of those with the same key the newest.
 #[derive(Debug, Default)]
@@ -58,6 +58,7 @@ impl Newest {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     pub frames_start: u64,
+    pub first_number: u64,
     pub frames_end: u64,
     pub last_number: u64,
     pub last_serial: u64,
@@ -70,10 +71,12 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Of a segment whose frames begin at `start`.
-    pub fn new(start: u64) -> Self {
+    /// Of a segment whose frames begin at `start` with that number.
+    pub fn new(start: u64, number: u64) -> Self {
         Self {
             frames_start: start,
+            first_number: number,
+            last_number: number.saturating_sub(1),
             frames_end: start,
             ..Self::default()
         }
@@ -148,6 +151,7 @@ impl Index {
         let mut out = Vec::new();
         for field in [
             self.frames_start,
+            self.first_number,
             self.frames_end,
             self.last_number,
             self.last_serial,
@@ -207,6 +211,7 @@ impl Index {
         let r = &mut rest;
         let mut index = Self {
             frames_start: varint::read(r)?,
+            first_number: varint::read(r)?,
             frames_end: varint::read(r)?,
             last_number: varint::read(r)?,
             last_serial: varint::read(r)?,

@@ -46,8 +46,9 @@
 //! entry kinds or fields behind known ones. Version 1 readers will be kept.
 //!
 //! # Measured
-//! 100 single-record sections, 112-byte JSON with random ids and drifting values, four MQTT headers, zstd 1: see
-//! `frame_size_of_a_hundred_single_records` in `tests/size.rs`, which prints it.
+//! 100 single-record sections, 112-byte JSON with random ids and drifting values, four MQTT headers, zstd 1: the
+//! frame takes 3,208 bytes (directory 281), one page, 0.366 written bytes per payload byte; `zstd -1` of the bare
+//! payloads alone makes 0.158. `tests/size.rs` prints it.
 
 mod body;
 mod entry;
@@ -71,6 +72,7 @@ use std::time::Duration;
 pub use entry::{Directory, Entry};
 pub use reader::{FramePos, LogReader, ReadError, ReadFrame, SectionRecords};
 pub use recovery::{Damage, Recovered};
+pub(crate) use store::with_path;
 pub use store::{DiskStore, Store, StoreFile};
 pub use writer::Log;
 

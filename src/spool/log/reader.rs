@@ -20,6 +20,8 @@ pub struct FramePos {
     pub segment: SegmentId,
     /// Bytes from its start.
     pub offset: u64,
+    /// The frame's number in its lane.
+    pub number: u64,
 }
 
 /// Records of one section.
@@ -93,8 +95,8 @@ impl LogReader {
     /// Where a segment's frames begin; `None` if it was freed.
     #[must_use]
     pub fn first(&self, segment: SegmentId) -> Option<FramePos> {
-        let offset = self.table.get(segment)?.start;
-        Some(FramePos { segment, offset })
+        let found = self.table.get(segment)?;
+        Some(position(&found, found.start, found.first_number))
     }
 
     /// The frame at `at`; `None` at the end of what is synced.
@@ -106,7 +108,7 @@ impl LogReader {
         if at.offset >= segment.committed() {
             return Ok(None);
         }
-        let Some(mut found) = segment.region().follow(at.offset, 0, Want::Body) else {
+        let Some(mut found) = segment.region().follow(at.offset, at.number, Want::Body) else {
             return Err(self.hole(&segment, at));
         };
         let Some(packed) = found.body.take() else {
@@ -114,8 +116,8 @@ impl LogReader {
         };
         match self.unpack(&found, &packed) {
             Some(sections) => Ok(Some(ReadFrame {
-                at: position(&segment, found.at),
-                next: position(&segment, found.end()),
+                at: start_of(&segment, &found),
+                next: end_of(&segment, &found),
                 bytes: found.header.frame_bytes(),
                 entries: found.directory.entries,
                 sections,
@@ -133,9 +135,9 @@ impl LogReader {
         if at.offset >= segment.committed() {
             return Ok(None);
         }
-        match segment.region().follow(at.offset, 0, Want::Front) {
+        match segment.region().follow(at.offset, at.number, Want::Front) {
             Some(found) => {
-                let next = position(&segment, found.end());
+                let next = end_of(&segment, &found);
                 Ok(Some((found.directory, next)))
             }
             None => Err(self.hole(&segment, at)),
@@ -156,9 +158,11 @@ impl LogReader {
         let wanted = |section: &Section| {
             section.stream == stream && section.run == run && section.end() > number
         };
-        Walk::new(segment.region(), segment.start, Want::Front).find_map(|step| match step {
+        let first = segment.first_number;
+        let mut walk = Walk::new(segment.region(), segment.start, first, Want::Front);
+        walk.find_map(|step| match step {
             Step::Frame(found) if found.directory.sections.iter().any(wanted) => {
-                Some(position(&segment, found.at))
+                Some(start_of(&segment, &found))
             }
             _ => None,
         })
@@ -200,21 +204,21 @@ impl LogReader {
         if segment.is_freed() {
             return ReadError::Gone(SegmentId(segment.ident.generation));
         }
-        let end = found.end();
+        let next = end_of(segment, &found);
         ReadError::Damaged {
-            at: position(segment, found.at),
+            at: start_of(segment, &found),
             ranges: found.directory.sections,
             exact: true,
             what,
-            next: (end < segment.committed()).then(|| position(segment, end)),
+            next: (next.offset < segment.committed()).then_some(next),
         }
     }
 
     /// Where a frame should be is none.
     fn hole(&self, segment: &Segment, at: FramePos) -> ReadError {
         let region = segment.region();
-        let next = region.search(at.offset, 0);
-        let bounds = (segment.start, at.offset);
+        let next = region.search(at.offset, at.number);
+        let bounds = (segment.start, segment.first_number, at.offset);
         let ranges = lost(region, bounds, &segment.spans(), &HashMap::new());
         if segment.is_freed() {
             return ReadError::Gone(at.segment);
@@ -224,14 +228,23 @@ impl LogReader {
             ranges,
             exact: false,
             what: "header or directory",
-            next: next.map(|at| position(segment, at)),
+            next: next.map(|(at, number)| position(segment, at, number)),
         }
     }
 }
 
-fn position(segment: &Segment, offset: u64) -> FramePos {
+fn start_of(segment: &Segment, found: &Found) -> FramePos {
+    position(segment, found.at, found.header.number)
+}
+
+fn end_of(segment: &Segment, found: &Found) -> FramePos {
+    position(segment, found.end(), found.header.number + 1)
+}
+
+fn position(segment: &Segment, offset: u64, number: u64) -> FramePos {
     FramePos {
         segment: SegmentId(segment.ident.generation),
         offset,
+        number,
     }
 }

@@ -57,6 +57,8 @@ struct Candidate {
     head: Option<Head>,
     sealed: Option<Box<Index>>,
     start: u64,
+    /// Number of the frame there.
+    number: u64,
     entries: Vec<Entry>,
 }
 
@@ -203,8 +205,7 @@ impl Opening {
             ident: candidate.ident,
             limit: candidate.file.length,
         };
-        let first = candidate.head.map_or(0, |head| head.first_number);
-        let mut scan = scan(region, candidate.start, first, ends);
+        let mut scan = scan(region, (candidate.start, candidate.number), ends);
         let missing = expected.is_some_and(|last| scan.index.last_number < last);
         if missing {
             scan.damage.push((
@@ -314,7 +315,7 @@ impl Opening {
 
 /// Tells what a file is by its head and its end.
 fn inspect(store: &dyn Store, name: &str) -> Kind {
-    let opened = store.open(name).and_then(|file| Ok((file.len()?, file)));
+    let opened = store.open(name).and_then(|file| Ok((file.length()?, file)));
     let (length, file) = match opened {
         Ok(opened) => opened,
         Err(error) => return Kind::Alien(0, error.to_string()),
@@ -341,6 +342,7 @@ fn inspect(store: &dyn Store, name: &str) -> Kind {
                 head: Some(head),
                 sealed,
                 start: page_up(bytes),
+                number: head.first_number,
                 entries,
             }))
         }
@@ -386,16 +388,16 @@ fn headless(mut file: FreeFile) -> Kind {
                 ident,
                 limit: file.length,
             };
-            region.probe(at, Want::Front).map(|_| (ident, at))
+            region
+                .probe(at, Want::Front)
+                .map(|found| (ident, at, found.header.number))
         })
     };
-    let mut newest = None;
-    while let Some((ident, at)) =
-        at_of(newest.map_or(0, |(ident, _): (Ident, u64)| ident.generation))
-    {
-        newest = Some((ident, at));
+    let mut newest: Option<(Ident, u64, u64)> = None;
+    while let Some(newer) = at_of(newest.map_or(0, |(ident, ..)| ident.generation)) {
+        newest = Some(newer);
     }
-    let Some((ident, at)) = newest else {
+    let Some((ident, at, number)) = newest else {
         file.generation = 0;
         return Kind::Free(file);
     };
@@ -408,24 +410,28 @@ fn headless(mut file: FreeFile) -> Kind {
         ident,
         head: None,
         start: sealed.as_ref().map_or(at, |index| index.frames_start),
+        number: sealed.as_ref().map_or(number, |index| index.first_number),
         sealed,
         entries: Vec::new(),
     }))
 }
 
-/// Reads all frames. `first` is the number that the head promises, `ends` what older segments hold.
-fn scan(region: Region<'_>, start: u64, first: u64, ends: &HashMap<(StreamId, Run), u64>) -> Scan {
+/// Reads all frames from `start` on, where frame `first` is; `ends` is what older segments hold.
+fn scan(
+    region: Region<'_>,
+    (start, first): (u64, u64),
+    ends: &HashMap<(StreamId, Run), u64>,
+) -> Scan {
     let mut scan = Scan {
-        index: Box::new(Index::new(start)),
+        index: Box::new(Index::new(start, first)),
         damage: Vec::new(),
         tail: Vec::new(),
         torn: false,
         last_at: None,
     };
-    let mut walk = Walk::new(region, start, Want::Body);
-    walk.last = first.saturating_sub(1);
-    let (mut hole, mut last) = (None, walk.last);
-    while let Some(step) = walk.next() {
+    let walk = Walk::new(region, start, first, Want::Body);
+    let (mut hole, mut last) = (None, first.saturating_sub(1));
+    for step in walk {
         let found = match step {
             Step::Frame(found) => found,
             Step::Hole(at) => {
@@ -433,12 +439,10 @@ fn scan(region: Region<'_>, start: u64, first: u64, ends: &HashMap<(StreamId, Ru
                 continue;
             }
         };
-        let skipped = hole
-            .take()
-            .filter(|_| first == 0 || found.header.number > last + 1);
+        let skipped = hole.take().filter(|_| found.header.number > last + 1);
         last = found.header.number;
         if let Some(at) = skipped {
-            let ranges = lost(region, (start, at), &[], ends);
+            let ranges = lost(region, (start, first, at), &[], ends);
             scan.damage
                 .push((ranges, false, "a frame's header or directory is damaged"));
         }
@@ -458,7 +462,7 @@ fn scan(region: Region<'_>, start: u64, first: u64, ends: &HashMap<(StreamId, Ru
         scan.index.frames_end = found.end();
         scan.last_at = Some(found.at);
     }
-    let torn = region.is_torn(scan.index.frames_end, scan.index.last_number);
+    let torn = region.is_torn(scan.index.frames_end, last + 1);
     scan.torn |= torn;
     scan
 }

@@ -94,36 +94,46 @@ impl Region<'_> {
         Some(())
     }
 
-    /// The frame that follows `end`, with a number above `last`.
-    pub fn follow(&self, end: u64, last: u64, want: Want) -> Option<Found> {
+    /// The frame `number` that follows `end`. The number matters: at the next page may be a frame that is not
+    /// the next, if that one is damaged.
+    pub fn follow(&self, end: u64, number: u64, want: Want) -> Option<Found> {
         let behind = end.next_multiple_of(8);
-        let newer = |found: &Found| found.header.number > last;
-        self.probe(behind, want).filter(newer).or_else(|| {
+        let is_next = |found: &Found| found.header.number == number;
+        self.probe(behind, want).filter(is_next).or_else(|| {
             let boundary = page_up(end);
-            (boundary != behind).then(|| self.probe(boundary, want).filter(newer))?
+            (boundary != behind).then(|| self.probe(boundary, want).filter(is_next))?
         })
     }
 
-    /// Whether something that was to be a frame above `last` lies behind `end`.
-    pub fn is_torn(&self, end: u64, last: u64) -> bool {
+    /// Whether something that was to be frame `number` lies behind `end`. One field of it may be wrong: stale
+    /// frames of the file's life before agree in two at most.
+    pub fn is_torn(&self, end: u64, number: u64) -> bool {
         [end.next_multiple_of(8), page_up(end)]
             .into_iter()
             .any(|at| {
                 let mut bytes = Vec::new();
                 self.fill(&mut bytes, at, frame::HEADER as u64);
-                Header::parse(&bytes).is_some_and(|header| {
-                    header.generation == self.ident.generation && header.number > last
-                })
+                let Some((magic, header)) = Header::fields(&bytes) else {
+                    return false;
+                };
+                let right = [
+                    magic == frame::MAGIC,
+                    header.lane == self.ident.lane,
+                    header.generation == self.ident.generation,
+                    header.number == number,
+                ];
+                right.into_iter().filter(|right| *right).count() >= 3
             })
     }
 
-    /// The first frame at or behind `from` with a number above `last`, at any 8 bytes.
-    pub fn search(&self, from: u64, last: u64) -> Option<u64> {
+    /// The first frame at or behind `from` with at least that number, at any 8 bytes: where, and its number.
+    pub fn search(&self, from: u64, number: u64) -> Option<(u64, u64)> {
         let generation = self.ident.generation;
-        search(self.file, from, self.limit, |header| {
-            header.generation == generation && header.number > last
-        })
-        .find(|at| self.probe(*at, Want::Front).is_some())
+        let hits = search(self.file, from, self.limit, move |header| {
+            header.generation == generation && header.number >= number
+        });
+        let mut found = hits.filter_map(|at| self.probe(at, Want::Front));
+        found.next().map(|found| (found.at, found.header.number))
     }
 }
 
@@ -169,17 +179,17 @@ pub(super) fn search<'a>(
 pub(super) enum Step {
     /// A frame; its body may be bad.
     Frame(Box<Found>),
-    /// Bytes from here on are no frame, but one lies behind them, with frames missing between.
+    /// Bytes from here on are no frame, but one lies behind them.
     Hole(u64),
 }
 
 impl<'a> Walk<'a> {
-    /// Begins behind `start`.
-    pub fn new(region: Region<'a>, start: u64, want: Want) -> Self {
+    /// Begins at `start` with that frame.
+    pub fn new(region: Region<'a>, start: u64, number: u64, want: Want) -> Self {
         Self {
             region,
             end: start,
-            last: 0,
+            number,
             want,
         }
     }
@@ -191,8 +201,8 @@ pub(super) struct Walk<'a> {
     region: Region<'a>,
     /// Byte behind the last frame.
     pub end: u64,
-    /// Number of the last frame.
-    pub last: u64,
+    /// Number that the next frame should have.
+    pub number: u64,
     want: Want,
 }
 
@@ -203,12 +213,12 @@ impl Iterator for Walk<'_> {
         if self.end >= self.region.limit {
             return None;
         }
-        if let Some(found) = self.region.follow(self.end, self.last, self.want) {
-            (self.end, self.last) = (found.end(), found.header.number);
+        if let Some(found) = self.region.follow(self.end, self.number, self.want) {
+            (self.end, self.number) = (found.end(), found.header.number + 1);
             return Some(Step::Frame(Box::new(found)));
         }
-        let (hole, at) = (self.end, self.region.search(self.end, self.last)?);
-        self.end = at;
+        let hole = self.end;
+        (self.end, self.number) = self.region.search(self.end, self.number)?;
         Some(Step::Hole(hole))
     }
 }
@@ -217,7 +227,7 @@ impl Iterator for Walk<'_> {
 /// behind it; at the segment's ends, `spans` and `before` (number behind the last in older segments) help.
 pub(super) fn lost(
     region: Region<'_>,
-    (start, hole): (u64, u64),
+    (start, number, hole): (u64, u64, u64),
     spans: &[Span],
     before: &HashMap<(StreamId, Run), u64>,
 ) -> Vec<Section> {
@@ -229,7 +239,7 @@ pub(super) fn lost(
         high.insert(key, span.last + 1);
     }
     let mut behind: HashMap<(StreamId, Run), u64> = HashMap::new();
-    for step in Walk::new(region, start, Want::Front) {
+    for step in Walk::new(region, start, number, Want::Front) {
         let Step::Frame(found) = step else { continue };
         for section in &found.directory.sections {
             let key = (section.stream, section.run);

@@ -156,10 +156,6 @@ impl SimStore {
         self.0.lock().failed
     }
 
-    pub fn calls(&self) -> u64 {
-        self.0.lock().calls
-    }
-
     pub fn set_free_bytes(&self, bytes: u64) {
         self.0.lock().free_bytes = bytes;
     }
@@ -320,7 +316,7 @@ impl StoreFile for SimFile {
         called.map_err(Fail::error)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.0.0.lock().inodes[self.1].cache.len() as u64)
     }
 }

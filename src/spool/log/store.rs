@@ -70,7 +70,7 @@ pub trait StoreFile: Send + Sync + Debug {
     ///
     /// # Errors
     /// The disk's.
-    fn len(&self) -> io::Result<u64>;
+    fn length(&self) -> io::Result<u64>;
 }
 
 /// A real folder.
@@ -176,7 +176,7 @@ impl StoreFile for DiskFile {
             .map_err(|error| with_path(&self.path, &error))
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         let metadata = self.file.metadata();
         Ok(metadata
             .map_err(|error| with_path(&self.path, &error))?

@@ -50,7 +50,7 @@ pub(super) fn record(stream: u32, run: u32, number: u64) -> Record {
         "{stream}/{run}/{number} {}",
         "x".repeat(usize::try_from(salt % 97).unwrap())
     );
-    let key = (salt % 5 > 0).then(|| format!("key-{}", salt % 13));
+    let key = (!salt.is_multiple_of(5)).then(|| format!("key-{}", salt % 13));
     let mut writer = RecordWriter::new(
         128,
         key.as_ref().map(String::as_bytes),

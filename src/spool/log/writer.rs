@@ -318,6 +318,7 @@ impl Log {
             at: FramePos {
                 segment: SegmentId(header.generation),
                 offset: at,
+                number: header.number,
             },
             sections: packed.sections,
             sealed: lane.closed.take(),
@@ -358,7 +359,12 @@ impl Log {
             return Err(error.into());
         }
         self.files.newest_head = generation;
-        let index = Box::new(Index::new(start));
+        let first = self
+            .lanes
+            .get(usize::from(lane_id))
+            .map_or(0, |lane| lane.last_number)
+            + 1;
+        let index = Box::new(Index::new(start, first));
         let ident = Ident {
             generation,
             lane: lane_id,

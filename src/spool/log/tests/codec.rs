@@ -161,7 +161,7 @@ proptest! {
     fn an_index_survives(
         frames in proptest::collection::vec((proptest::collection::vec(entries(), 0..4), sections()), 0..6)
     ) {
-        let mut index = Index::new(4096);
+        let mut index = Index::new(4096, 1);
         let mut most = index.reserve(0, 0);
         for ((entries, sections), number) in frames.into_iter().zip(1..) {
             let more = Index::entry_bytes(entries.iter());

@@ -16,9 +16,11 @@ fn filled(store: &SimStore, frames: u64) -> Vec<(u8, Vec<Section>)> {
     for i in 0..frames {
         let lane = u8::try_from(i % 2).unwrap();
         let stream = u32::try_from(i % 5).unwrap() + 10 * u32::from(lane);
+        // Each stream comes every tenth frame; its numbers have no gap.
+        let first = i / 10 * 30;
         let frame = draft(vec![
-            section(stream, 1, i * 30, 30),
-            section(stream + 50, 1, i * 30, 30),
+            section(stream, 1, first, 30),
+            section(stream + 50, 1, first, 30),
         ]);
         all.push((lane, log.append(lane, &frame, &names).unwrap().sections));
     }
@@ -60,6 +62,12 @@ fn a_flipped_bit_costs_one_frame_and_is_told_exactly() {
                 lost += 1;
                 missing.extend(wanted);
             }
+        }
+        if lost > 1 {
+            println!(
+                "{name} at {at} of {length}: {:?}\nread: {damaged:?}\nmissing {missing:?}\n{:?} torn {}",
+                found.damage, found.segments, found.torn_tails
+            );
         }
         assert!(lost <= 1, "seed {seed}: {lost} frames lost");
         let told: Vec<&[Section]> = found
@@ -148,10 +156,9 @@ fn a_failing_disk_does_not_eat_the_spool() {
     let (mut log, _) = open(&store);
     let frame = draft(vec![section(1, 1, 0, 10)]);
     log.append(0, &frame, &Names::default()).unwrap();
-    for _ in 0..100 {
-        let next_sync = if log.segments_of(0).len() > 1 { 1 } else { 3 };
-        store.fail_in(next_sync, Fail::Eio);
-        let _ = log.append(0, &frame, &Names::default());
+    for i in 0..100u64 {
+        store.fail_in(i % 2, Fail::Eio);
+        log.append(0, &frame, &Names::default()).ok();
     }
     assert!(store.failed() > 50);
     assert!(store.files().len() <= 3, "{:?}", store.files());

@@ -97,7 +97,6 @@ fn live(seed: u64, bites: &mut Bites) {
     };
     let start = || Log::open(Arc::new(store.clone()), config).unwrap();
     let (mut log, _) = start();
-    let mut known = BTreeSet::new();
     for _ in 0..rng.below(60) + 10 {
         match rng.below(20) {
             0 => {
@@ -118,12 +117,11 @@ fn live(seed: u64, bites: &mut Bites) {
                 log = again;
                 bites.torn += found.torn_tails;
                 check(&model, &log, &found, bites);
-                known = found.segments.iter().map(|segment| segment.id).collect();
                 model.run += 1;
                 model.next.clear();
                 // What was freed and is there again needs freeing again.
-                for id in &known {
-                    model.safe.entry(*id).or_default();
+                for segment in &found.segments {
+                    model.safe.entry(segment.id).or_default();
                 }
             }
             1 | 2 => {
@@ -191,7 +189,7 @@ fn check(model: &Model, log: &Log, found: &Recovered, bites: &mut Bites) {
     let safe: BTreeSet<_> = model.safe.values().flatten().collect();
     bites.unsynced_found += all.keys().filter(|key| !safe.contains(key)).count() as u64;
     // Spans tell all that is there.
-    for (&(lane, stream, run, number), _) in &all {
+    for &(lane, stream, run, number) in all.keys() {
         let covers = |span: &Span| {
             (span.stream.0, span.run.0) == (stream, run)
                 && (span.first..=span.last).contains(&number)
