@@ -24,7 +24,8 @@ const SPAN_BYTES: u64 = 30;
 /// Fixed fields of an index.
 const FIXED_BYTES: u64 = 90;
 
-/// Entries, of those with the same key the newest.
+/// Entries, of those with the same key the newest; of cursors the furthest, for a frame that moves one may
+/// have failed to sync, be found whole all the same, and be older than a head that knows nothing of it.
 #[derive(Debug, Default)]
 pub(super) struct Newest(HashMap<Vec<u8>, (u64, Entry)>);
 
@@ -36,7 +37,8 @@ impl Newest {
         }
         let key = entry.key();
         match self.0.get_mut(&key) {
-            Some(there) if there.0 > serial => {}
+            Some(there) if there.0 > serial && !is_further(&entry, &there.1) => {}
+            Some(there) if is_further(&there.1, &entry) => {}
             Some(there) => *there = (serial, entry),
             None => {
                 self.0.insert(key, (serial, entry));
@@ -51,6 +53,14 @@ impl Newest {
         all.into_iter()
             .map(|(_, (serial, entry))| (*serial, entry))
             .collect()
+    }
+}
+
+/// Whether both are cursors and the first is the further one.
+fn is_further(one: &Entry, other: &Entry) -> bool {
+    match (one, other) {
+        (Entry::Cursor { run, next, .. }, Entry::Cursor { run: r, next: n, .. }) => (run, next) > (r, n),
+        _ => false,
     }
 }
 
