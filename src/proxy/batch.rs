@@ -24,8 +24,10 @@ use crate::spool::{Incoming, Settle, Ticket, TopicId};
 pub enum Progress {
     /// All whole packets are processed.
     Read,
-    /// A message waits until there is room for it.
+    /// A message waits until something of this client is acknowledged.
     Held,
+    /// A message waits until something of any client is safe.
+    HeldByAll,
     /// The client has said goodbye: reason code, and the session expiry it wants.
     Goodbye(u8, Option<u32>),
 }
@@ -131,7 +133,7 @@ impl Inbox {
                     done += frame.length;
                     break step;
                 }
-                Ok(Progress::Held) => break step,
+                Ok(Progress::Held | Progress::HeldByAll) => break step,
             }
         };
         drop(seen);
@@ -170,9 +172,10 @@ impl Inbox {
         when: When,
     ) -> Result<Progress, Bad> {
         let qos = publish.qos();
-        if self.at_bound(publish)? {
+        let bound = self.bound(publish)?;
+        if bound != Progress::Read {
             if qos > 0 {
-                return Ok(Progress::Held);
+                return Ok(bound);
             }
             self.shared.metrics.add(Counter::DroppedQos0, 1);
             return Ok(Progress::Read);
@@ -195,8 +198,8 @@ impl Inbox {
         Ok(Progress::Read)
     }
 
-    /// Whether a bound forbids the message for now.
-    fn at_bound(&self, publish: &Publish<'_>) -> Result<bool, Bad> {
+    /// Whether a bound forbids the message for now, and which.
+    fn bound(&self, publish: &Publish<'_>) -> Result<Progress, Bad> {
         let config = &self.shared.config;
         let messages_max = usize::from(config.max_inflight_messages);
         if publish.qos() > 0 {
@@ -211,13 +214,16 @@ impl Inbox {
             }
             // Also what only waits for its turn: repeats and refusals behind a message that is not safe.
             if self.open.slots + self.slots.len() >= messages_max {
-                return Ok(true);
+                return Ok(Progress::Held);
             }
         }
-        Ok(
-            self.open.bytes + self.batch_bytes >= config.max_inflight_bytes
-                || self.shared.bounds.full(),
-        )
+        if self.open.bytes + self.batch_bytes >= config.max_inflight_bytes {
+            return Ok(Progress::Held);
+        }
+        if self.shared.bounds.full() {
+            return Ok(Progress::HeldByAll);
+        }
+        Ok(Progress::Read)
     }
 
     /// The topic that an alias stands for, after it was set if the packet does so.

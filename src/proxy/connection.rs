@@ -92,7 +92,10 @@ struct Connection<S> {
     will: Option<Box<Will>>,
     /// One and a half times the keep-alive.
     silence_max: Option<Duration>,
+    /// When the bytes in the buffer came.
     last_read: Instant,
+    /// When the client was heard last, or could not be because it was held.
+    heard: Instant,
     had_expiry: bool,
 }
 
@@ -124,6 +127,7 @@ where
             will: connect.will.map(Box::new),
             silence_max: (!keep_alive.is_zero()).then_some(keep_alive * 3 / 2),
             last_read: Instant::now(),
+            heard: Instant::now(),
             had_expiry: connect.session_expiry > 0,
         }
     }
@@ -161,7 +165,8 @@ where
         tokio::pin!(timer);
         let mut drain_until = None;
         loop {
-            let held = self.step().await?;
+            let progress = self.step().await?;
+            let held = progress != Progress::Read;
             if drain_until.is_some() && self.inbox.acks.is_empty() {
                 return Err(End::Shutdown);
             }
@@ -176,26 +181,37 @@ where
                     drain_until = Some(until);
                     timer.as_mut().reset(until);
                 }
-                () = self.inbox.acks.news.notified() => {}
-                () = self.shared.bounds.freed(), if held && self.shared.bounds.full() => {}
+                () = self.inbox.acks.news.notified() => if held {
+                    self.heard = Instant::now();
+                },
+                () = self.shared.bounds.freed(), if progress == Progress::HeldByAll => {
+                    self.heard = Instant::now();
+                }
                 read = self.buffer.read(&mut self.stream), if reads => match read {
                     Ok(0) => return Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
-                    Ok(_) => self.last_read = Instant::now(),
+                    Ok(_) => {
+                        self.last_read = Instant::now();
+                        self.heard = self.last_read;
+                    }
                     Err(error) => return Err(End::Gone(error)),
                 },
                 () = &mut timer => {
+                    if held {
+                        // It is we who do not listen.
+                        self.heard = Instant::now();
+                    }
                     if drain_until.is_some() {
                         return Err(End::Shutdown);
                     }
-                    self.idle(held)?;
+                    self.idle()?;
                     timer.as_mut().reset(self.look_again());
                 }
             }
         }
     }
 
-    /// Processes what was read and sends what there is to send. Returns whether a message is held.
-    async fn step(&mut self) -> Result<bool, End> {
+    /// Processes what was read and sends what there is to send. Returns whether a message is held, and by what.
+    async fn step(&mut self) -> Result<Progress, End> {
         loop {
             let progress = self.process();
             self.inbox.collect();
@@ -207,7 +223,7 @@ where
                     self.flush().await?;
                     // Acknowledgements that left may have made room.
                     if progress == Progress::Read || !sent {
-                        return Ok(progress == Progress::Held);
+                        return Ok(progress);
                     }
                 }
             }
@@ -266,23 +282,16 @@ where
     fn look_again(&self) -> Instant {
         let idle = Instant::now() + IDLE_CHECK;
         self.silence_max
-            .map_or(idle, |max| idle.min(self.last_read + max))
+            .map_or(idle, |max| idle.min(self.heard + max))
     }
 
-    /// The timer's look. A held connection is not read, so its silence is ours.
-    fn idle(&mut self, held: bool) -> Result<(), End> {
+    /// The timer's look.
+    fn idle(&mut self) -> Result<(), End> {
         let now = Instant::now();
-        if held {
-            self.last_read = now;
-            return Ok(());
-        }
-        if self
-            .silence_max
-            .is_some_and(|max| now >= self.last_read + max)
-        {
+        if self.silence_max.is_some_and(|max| now >= self.heard + max) {
             return Err(End::Silent);
         }
-        if now >= self.last_read + IDLE_CHECK / 2 {
+        if now >= self.heard + IDLE_CHECK / 2 {
             self.buffer.shrink();
             self.inbox.shrink();
         }
