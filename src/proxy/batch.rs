@@ -401,8 +401,8 @@ impl Inbox {
         match *packet {
             Packet::Publish(_) => {}
             Packet::Ping => packet::pingresp(&mut self.out),
-            Packet::Ack(Ack::Pubrel, id) => self.release(id)?,
-            Packet::Ack(kind, id) => self.unasked(kind, id)?,
+            Packet::Ack(Ack::Pubrel, id, _) => self.release(id)?,
+            Packet::Ack(kind, id, code) => self.unasked(kind, id, code),
             Packet::Subscribe(id, count) => {
                 packet::suback(&mut self.out, version, id, count).map_err(too_many)?;
             }
@@ -415,25 +415,21 @@ impl Inbox {
     }
 
     fn release(&mut self, id: u16) -> Result<(), Bad> {
-        let code = match self.client.session.release(id) {
-            Some(true) => {
-                self.window.1 = self.window.1.saturating_sub(1);
-                reason::SUCCESS
-            }
+        match self.client.session.release(id) {
+            Some(true) => self.window.1 = self.window.1.saturating_sub(1),
             Some(false) => return Err(Bad::protocol("PUBREL before PUBREC")),
-            None => reason::ID_NOT_FOUND,
-        };
-        packet::ack(&mut self.out, self.client.version, Ack::Pubcomp, id, code);
+            // Released already: its PUBCOMP was lost, and 0x92 would look like a failure to the client.
+            None => {}
+        }
+        packet::ack(&mut self.out, self.client.version, Ack::Pubcomp, id, 0);
         Ok(())
     }
 
-    /// Acknowledgements of messages that we never sent.
-    fn unasked(&mut self, kind: Ack, id: u16) -> Result<(), Bad> {
-        if kind == Ack::Pubrec {
-            let code = reason::ID_NOT_FOUND;
-            packet::ack(&mut self.out, self.client.version, Ack::Pubrel, id, code);
+    /// Acknowledgements of messages that we never sent: a PUBREC that does not refuse wants its PUBREL.
+    fn unasked(&mut self, kind: Ack, id: u16, code: u8) {
+        if kind == Ack::Pubrec && code < reason::UNSPECIFIED {
+            packet::ack(&mut self.out, self.client.version, Ack::Pubrel, id, 0);
         }
-        Ok(())
     }
 
     /// Publishes a will. Its client is gone: a refusal goes to the ledger, and nobody waits for safety, but

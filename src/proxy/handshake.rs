@@ -110,9 +110,10 @@ where
             let connect = match packet::connect(frame.body) {
                 Ok(connect) => connect,
                 Err(bad) => {
-                    // A body that says version 5 is answered in version 5.
-                    let version = match frame.body.get(..7) {
-                        Some(b"\0\x04MQTT\x05") => Version::V5,
+                    // 3.1 and 3.1.1 are answered in their words, all else in those of version 5.
+                    let version = match frame.body {
+                        [0, 4, b'M', b'Q', b'T', b'T', 4, ..] => Version::V3,
+                        [0, 4, b'M', b'Q', b'T', b'T', ..] => Version::V5,
                         _ => Version::V3,
                     };
                     return Err(refuse(stream, version, bad).await);

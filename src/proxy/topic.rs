@@ -40,10 +40,14 @@ pub fn is_filter(filter: &str) -> bool {
     true
 }
 
-/// Whether a string is free of U+0000, which MQTT forbids in every string.
+/// Whether a string is free of U+0000, which MQTT forbids, and of the control characters and non-characters
+/// that section 1.5.4 lets a server refuse; mosquitto does.
 #[must_use]
 pub fn is_text(text: &str) -> bool {
-    !text.as_bytes().contains(&0)
+    text.chars().all(|c| {
+        let code = u32::from(c);
+        !c.is_control() && !(0xfdd0..=0xfdef).contains(&code) && code & 0xfffe != 0xfffe
+    })
 }
 
 #[cfg(test)]
@@ -67,7 +71,9 @@ mod tests {
         for good in ["#", "+", "a/+/b", "a/#", "/", "+/+", "$share/g/t"] {
             assert!(is_filter(good), "{good}");
         }
-        for bad in ["", "a#", "a/#/b", "a+/b", "##", "a\0"] {
+        for bad in [
+            "", "a#", "a/#/b", "a+/b", "##", "a\0", "a\u{1}", "\u{9f}", "\u{ffff}",
+        ] {
             assert!(!is_filter(bad), "{bad}");
         }
     }

@@ -74,7 +74,12 @@ pub fn connect(body: &[u8]) -> Result<Connect, Bad> {
         let [3, rest @ ..] = rest else {
             return Err(UNSUPPORTED);
         };
-        let connect = connect_v3(&[&b"\0\x04MQTT\x04"[..], rest].concat())?;
+        let mut body = [&b"\0\x04MQTT\x04"[..], rest].concat();
+        if let Some(flags) = body.get_mut(7) {
+            // The reserved flag was not looked at then.
+            *flags &= 0xfe;
+        }
+        let connect = connect_v3(&body)?;
         if connect.client_id.is_empty() {
             return Err(bad(MqttError::ClientIdentifierNotValid));
         }
@@ -141,7 +146,9 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Bad> {
     if flags & 0xc0 == 0x40 {
         return Err(Bad::malformed("password without user name"));
     }
-    let (packet, consumed) = v3_1_1::Connect::parse(body).map_err(bad)?;
+    // 3.1.1 has a code for client ids that are not let in, not for malformed ones.
+    let malformed = |_| Bad::malformed("CONNECT");
+    let (packet, consumed) = v3_1_1::Connect::parse(body).map_err(malformed)?;
     ends(consumed, body)?;
     strings(&[packet.client_id(), packet.user_name().unwrap_or_default()])?;
     let will = match packet.will_topic() {
@@ -189,7 +196,10 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Bad> {
     let body = bare.as_deref().unwrap_or(body);
     let (packet, consumed) = v5_0::Connect::parse(body).map_err(bad)?;
     ends(consumed, body)?;
-    strings(&[packet.client_id(), packet.user_name().unwrap_or_default()])?;
+    if !topic::is_text(packet.client_id()) {
+        return Err(bad(MqttError::ClientIdentifierNotValid));
+    }
+    strings(&[packet.user_name().unwrap_or_default()])?;
     let mut connect = Connect {
         version: Version::V5,
         clean: packet.clean_start(),
@@ -261,7 +271,8 @@ pub(super) fn ack(version: Version, kind: Ack, body: &[u8]) -> Result<Packet<'st
         };
         ends(consumed, body)?;
     }
-    Ok(Packet::Ack(kind, id))
+    let reason = rest.first().copied().unwrap_or(reason::SUCCESS);
+    Ok(Packet::Ack(kind, id, reason))
 }
 
 fn packet_id(body: &[u8]) -> Result<u16, Bad> {

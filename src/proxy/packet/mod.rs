@@ -102,8 +102,8 @@ pub enum Ack {
 pub enum Packet<'a> {
     /// A message.
     Publish(Publish<'a>),
-    /// An acknowledgement of a packet id.
-    Ack(Ack, u16),
+    /// An acknowledgement of a packet id, and its reason code.
+    Ack(Ack, u16, u8),
     /// Packet id and number of filters; the filters are valid.
     Subscribe(u16, usize),
     /// Packet id and number of filters; the filters are valid.

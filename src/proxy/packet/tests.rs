@@ -161,8 +161,8 @@ fn connect_that_breaks_the_rules_is_refused() {
 #[test]
 fn the_rest_is_read_and_written() {
     let v5 = |bytes: &[u8]| format!("{:?}", decode(Version::V5, &whole(bytes)).unwrap());
-    assert_eq!(v5(b"\x62\x02\0\x07"), "Ack(Pubrel, 7)");
-    assert_eq!(v5(b"\x40\x04\0\x07\x10\0"), "Ack(Puback, 7)");
+    assert_eq!(v5(b"\x62\x02\0\x07"), "Ack(Pubrel, 7, 0)");
+    assert_eq!(v5(b"\x40\x04\0\x07\x10\0"), "Ack(Puback, 7, 16)");
     assert_eq!(
         v5(b"\x82\x0b\0\x01\0\0\x01a\0\0\x01b\x02"),
         "Subscribe(1, 2)"

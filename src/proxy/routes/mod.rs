@@ -125,6 +125,10 @@ impl Routes {
     /// Where a message with this MQTT topic goes; `None` when no route takes it and there is no default.
     #[must_use]
     pub fn destination(&self, topic: &str) -> Option<Destination> {
+        if topic.starts_with("$share/") {
+            // A subscription's name, never a message's.
+            return None;
+        }
         for route in &self.all {
             let Some(captures) = route.pattern.captures(topic) else {
                 continue;
