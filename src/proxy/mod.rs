@@ -1,1 +1,125 @@
-//! Stub.
+//! The MQTT front door: takes MQTT 3.1.1 and 5 on one port, hands records to the spool, and acknowledges
+//! when they are safe.
+//!
+//! ```text
+//!  socket ─▶ buffer ─▶ packet ─▶ batch ─▶ routes ─▶ Intake (one call a read)
+//!     ▲                            │
+//!     └── acks (in order) ◀── slots┘ ◀── Settle: records became safe
+//! ```
+//! # Invariants
+//! - PUBACK and PUBREC leave only for safe or refused messages, in the order in which these came.
+//! - At a bound (window, bytes of a client, bytes of all) the PUBLISH that does not fit stays in the buffer
+//!   and the socket is not read; such a connection is not timed out. QoS 0 is dropped and counted instead.
+//! - Of one client id one connection is served.
+//! - No panic is reachable from the network.
+//!
+//! Absent for now: local subscriptions (SUBSCRIBE is answered with a failure), TLS and WebSocket
+//! ([`connection`] takes any stream), passwords and ACLs, durable sessions, will delays.
+
+pub mod acks;
+mod batch;
+pub mod bounds;
+mod buffer;
+mod connection;
+mod handshake;
+mod listener;
+pub mod packet;
+pub mod routes;
+pub mod session;
+#[cfg(test)]
+mod tests;
+pub mod topic;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::checked;
+use crate::metrics::{Counter, Gauge, Histogram, Metrics};
+use crate::spool::Intake;
+
+pub use listener::spawn;
+pub use routes::{RouteError, Routes};
+
+/// What all connections of a proxy share.
+#[derive(Debug)]
+struct Shared {
+    config: checked::Proxy,
+    intake: Arc<dyn Intake>,
+    metrics: Arc<Metrics>,
+    router: routes::Router,
+    headers: routes::HeaderTable,
+    sessions: Arc<session::Sessions>,
+    bounds: Arc<bounds::Bounds>,
+    shutdown: CancellationToken,
+    open: AtomicU64,
+}
+
+/// A client that was let in.
+#[derive(Clone, Debug)]
+struct Client {
+    version: packet::Version,
+    session: Arc<session::Session>,
+    /// Its connection's number.
+    number: u64,
+    header: routes::ClientHeader,
+}
+
+impl Shared {
+    fn new(
+        config: &checked::Proxy,
+        intake: Arc<dyn Intake>,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> io::Result<Self> {
+        let compiled = Routes::compile(config).map_err(|errors| {
+            let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            io::Error::new(io::ErrorKind::InvalidInput, text.join("; "))
+        })?;
+        Ok(Self {
+            router: routes::Router::new(compiled, Arc::clone(&intake)),
+            headers: routes::HeaderTable::new(&config.headers),
+            sessions: Arc::new(session::Sessions::new(
+                config.max_sessions,
+                config.session_expiry_max,
+                shutdown.clone(),
+            )),
+            bounds: Arc::new(bounds::Bounds::new(config.max_total_inflight_bytes)),
+            config: config.clone(),
+            intake,
+            metrics,
+            shutdown,
+            open: AtomicU64::new(0),
+        })
+    }
+
+    /// Counts a connection that opens (or `false`, that closes).
+    fn count_open(&self, opens: bool) {
+        let now = if opens {
+            self.open.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            self.open.fetch_sub(1, Ordering::Relaxed) - 1
+        };
+        self.metrics.set(Gauge::ConnectionsOpen, now);
+    }
+
+    /// Counts acknowledgements that leave, by when their messages came.
+    fn observe(&self, received: &[(Instant, u64)]) {
+        let now = Instant::now();
+        let mut total = 0;
+        for (at, count) in received {
+            let took = now.saturating_duration_since(*at);
+            self.metrics.observe(Histogram::PubackSeconds, took, *count);
+            total += count;
+        }
+        self.metrics.add(Counter::Acknowledged, total);
+    }
+}
+
+/// A proxy that runs: its address, and the end of its last connection.
+pub type Running = (SocketAddr, JoinHandle<()>);

@@ -16,6 +16,12 @@
 mod harness;
 
 mod kafka_client;
+
+mod proxy;
+mod sequences;
+
+mod uplink;
+
 mod tools;
 
 mod check;

@@ -1,0 +1,222 @@
+//! What a connection owes its client: acknowledgements, in the order in which the messages came.
+//!
+//! Each QoS 1 and 2 message has a *slot*, numbered from 0 in the order of receipt; the number is the token
+//! that the spool gives back. A slot is *done* when its record is safe (or was refused); acknowledgements
+//! leave for the unbroken beginning of done slots only. One lock per call of the spool, one per batch read.
+//!
+//! The queue outlives its connection as long as the spool holds a ticket to it: bytes in flight stay counted,
+//! and the session learns that a QoS 2 record became safe, although nobody is left to acknowledge to.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::bounds::Bounds;
+use super::packet::{self, Ack, Version, reason};
+use super::session::Session;
+use crate::spool::Settle;
+
+/// A message that waits to be acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// Packet id.
+    pub id: u16,
+    /// PUBACK or PUBREC.
+    pub kind: Ack,
+    /// Reason code of the acknowledgement.
+    pub reason: u8,
+    /// Whether it may be acknowledged.
+    pub done: bool,
+    /// Whether a safe record makes the session's packet id safe (QoS 2, first receipt).
+    pub first: bool,
+    /// Bytes of its record, while it is in flight.
+    pub bytes: usize,
+    /// When it was read.
+    pub received: Instant,
+}
+
+/// What is in flight of one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    /// Messages not acknowledged.
+    pub slots: usize,
+    /// Bytes that are not safe.
+    pub bytes: usize,
+}
+
+/// What [`Acks::take`] has taken.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// PUBACKs.
+    pub pubacks: usize,
+    /// PUBRECs that end their message, for they refuse it.
+    pub refused_pubrecs: usize,
+    /// Times of receipt, and how many messages each had.
+    pub received: Vec<(Instant, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: VecDeque<Slot>,
+    /// Number of the first slot.
+    front: u64,
+    /// Bytes that are not safe.
+    bytes: usize,
+    /// No connection any more: slots are dropped when done.
+    closed: bool,
+}
+
+/// The queue of one connection.
+#[derive(Debug)]
+pub struct Acks {
+    state: Mutex<State>,
+    /// Wakes the connection when there is something to send.
+    pub news: Notify,
+    bounds: Arc<Bounds>,
+    session: Arc<Session>,
+}
+
+impl State {
+    fn open(&self) -> Open {
+        Open {
+            slots: self.slots.len(),
+            bytes: self.bytes,
+        }
+    }
+
+    fn drop_done(&mut self) {
+        while self.slots.front().is_some_and(|slot| slot.done) {
+            self.slots.pop_front();
+            self.front += 1;
+        }
+    }
+}
+
+impl Acks {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(bounds: Arc<Bounds>, session: Arc<Session>) -> Self {
+        Self {
+            state: Mutex::default(),
+            news: Notify::new(),
+            bounds,
+            session,
+        }
+    }
+
+    /// Adds slots, before their records are handed to the spool; leaves `slots` empty.
+    pub fn push(&self, slots: &mut Vec<Slot>) -> Open {
+        let mut state = self.state.lock();
+        let mut bytes = 0;
+        for slot in slots.drain(..) {
+            if !slot.done {
+                bytes += slot.bytes;
+            }
+            state.slots.push_back(slot);
+        }
+        state.bytes += bytes;
+        self.bounds.add(bytes);
+        state.open()
+    }
+
+    /// What is in flight.
+    pub fn open(&self) -> Open {
+        self.state.lock().open()
+    }
+
+    /// Whether every slot has been taken.
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().slots.is_empty()
+    }
+
+    /// Appends the acknowledgements that may leave to `out`.
+    pub fn take(&self, out: &mut Vec<u8>, version: Version) -> Taken {
+        let mut taken = Taken::default();
+        let mut state = self.state.lock();
+        while let Some(slot) = state.slots.front().filter(|slot| slot.done) {
+            packet::ack(out, version, slot.kind, slot.id, slot.reason);
+            match slot.kind {
+                Ack::Puback => taken.pubacks += 1,
+                _ if slot.reason >= reason::UNSPECIFIED => taken.refused_pubrecs += 1,
+                _ => {}
+            }
+            match taken.received.last_mut() {
+                Some((at, count)) if *at == slot.received => *count += 1,
+                _ => taken.received.push((slot.received, 1)),
+            }
+            state.slots.pop_front();
+            state.front += 1;
+        }
+        taken
+    }
+
+    /// The connection is gone.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.drop_done();
+        state.slots.shrink_to_fit();
+    }
+
+    /// Gives memory back while the connection is idle.
+    pub fn shrink(&self) {
+        let mut state = self.state.lock();
+        if state.slots.is_empty() {
+            state.slots = VecDeque::new();
+        }
+    }
+
+    /// Marks a slot as done that has no record of its own.
+    pub fn done(&self, token: u64) {
+        self.safe(&[token]);
+    }
+}
+
+impl Settle for Acks {
+    fn safe(&self, tokens: &[u64]) {
+        let mut bytes = 0;
+        let mut ids = Vec::new();
+        let wake = {
+            let mut state = self.state.lock();
+            let State {
+                slots,
+                front,
+                bytes: open,
+                ..
+            } = &mut *state;
+            for token in tokens {
+                let at = token
+                    .checked_sub(*front)
+                    .and_then(|at| usize::try_from(at).ok());
+                let Some(slot) = at
+                    .and_then(|at| slots.get_mut(at))
+                    .filter(|slot| !slot.done)
+                else {
+                    continue;
+                };
+                slot.done = true;
+                bytes += slot.bytes;
+                *open = open.saturating_sub(slot.bytes);
+                if slot.first {
+                    ids.push(slot.id);
+                }
+            }
+            if state.closed {
+                state.drop_done();
+            }
+            state.slots.front().is_some_and(|slot| slot.done)
+        };
+        self.bounds.sub(bytes);
+        for id in ids {
+            if let Some((acks, token)) = self.session.made_safe(id) {
+                acks.done(token);
+            }
+        }
+        if wake {
+            self.news.notify_one();
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! One connection: a task that reads, hands over, acknowledges, and ends.
+//!
+//! It is generic over its stream, so that TLS and WebSocket need nothing here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::batch::{Inbox, Progress, When};
+use super::buffer::ReadBuffer;
+use super::handshake::{self, Entered, Refused};
+use super::packet::{self, Bad, Properties, Publish, Version, Will, reason};
+use super::session::Claim;
+use super::{Client, Shared};
+use crate::metrics::Counter;
+
+/// Longest time a client may take to read what is written to it.
+const WRITE_MAX: Duration = Duration::from_secs(30);
+/// Longest time for the last words.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+/// How long a stopping proxy waits for records in flight to become safe.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// How often an idle connection is looked at.
+const IDLE_CHECK: Duration = Duration::from_secs(60);
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    /// DISCONNECT, with its reason code.
+    #[error("client disconnected (reason 0x{0:02x})")]
+    Goodbye(u8),
+    /// The stream ended or broke.
+    #[error("stream ended: {0}")]
+    Gone(io::Error),
+    /// The client broke the protocol.
+    #[error(transparent)]
+    Bad(Bad),
+    /// Nothing came for one and a half times the keep-alive.
+    #[error("keep-alive passed")]
+    Silent,
+    /// Another connection has its client id.
+    #[error("client id taken over")]
+    TakenOver,
+    /// The proxy stops.
+    #[error("proxy stops")]
+    Shutdown,
+}
+
+/// Serves one connection from accept to close.
+pub async fn serve<S>(mut stream: S, peer: SocketAddr, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let entered = tokio::select! {
+        () = shared.shutdown.cancelled() => return,
+        entered = handshake::enter(&mut stream, &shared) => entered,
+    };
+    match entered {
+        Ok(entered) => Connection::new(stream, shared, entered).run(peer).await,
+        Err(refused) => {
+            tracing::debug!(%peer, %refused, "client not let in");
+            if matches!(refused, Refused::Bad(_)) {
+                shared.metrics.add(Counter::ProtocolErrors, 1);
+            }
+            farewell(&mut stream, &[]).await;
+        }
+    }
+}
+
+/// Writes the last bytes and closes; a client that does not read them is not waited for.
+async fn farewell<S: AsyncWrite + Unpin>(stream: &mut S, last: &[u8]) {
+    let words = async {
+        stream.write_all(last).await?;
+        stream.shutdown().await
+    };
+    if let Ok(Err(error)) = timeout(FAREWELL_MAX, words).await {
+        tracing::trace!(%error, "no farewell");
+    }
+}
+
+struct Connection<S> {
+    stream: S,
+    shared: Arc<Shared>,
+    inbox: Inbox,
+    buffer: ReadBuffer,
+    claim: Claim,
+    client: Client,
+    will: Option<Box<Will>>,
+    /// One and a half times the keep-alive.
+    silence_max: Option<Duration>,
+    /// When the bytes in the buffer came.
+    last_read: Instant,
+    /// When the client was heard last, or could not be because it was held.
+    heard: Instant,
+    had_expiry: bool,
+}
+
+impl<S> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    fn new(stream: S, shared: Arc<Shared>, entered: Entered) -> Self {
+        let Entered {
+            connect,
+            client_id,
+            claim,
+            buffer,
+        } = entered;
+        let client = Client {
+            version: connect.version,
+            session: Arc::clone(&claim.session),
+            number: claim.number,
+            header: shared.headers.client(&client_id),
+        };
+        let keep_alive = Duration::from_secs(u64::from(connect.keep_alive));
+        Self {
+            inbox: Inbox::new(Arc::clone(&shared), client.clone()),
+            stream,
+            shared,
+            buffer,
+            claim,
+            client,
+            will: connect.will.map(Box::new),
+            silence_max: (!keep_alive.is_zero()).then_some(keep_alive * 3 / 2),
+            last_read: Instant::now(),
+            heard: Instant::now(),
+            had_expiry: connect.session_expiry > 0,
+        }
+    }
+
+    async fn run(mut self, peer: SocketAddr) {
+        let end = match self.serve().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        tracing::debug!(%peer, %end, "connection ends");
+        if matches!(end, End::Bad(_)) {
+            self.shared.metrics.add(Counter::ProtocolErrors, 1);
+        }
+        self.publish_will(&end);
+        self.inbox.collect();
+        let code = match end {
+            End::Bad(bad) => Some(bad.reason),
+            End::Silent => Some(reason::KEEP_ALIVE),
+            End::TakenOver => Some(reason::TAKEN_OVER),
+            End::Shutdown => Some(reason::SHUTTING_DOWN),
+            End::Goodbye(_) | End::Gone(_) => None,
+        };
+        if let Some(code) = code {
+            packet::disconnect(&mut self.inbox.out, self.client.version, code);
+        }
+        self.inbox.acks.close();
+        drop(self.claim);
+        farewell(&mut self.stream, &self.inbox.out).await;
+    }
+
+    async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
+        let stop = self.claim.stop.clone().cancelled_owned();
+        tokio::pin!(stop);
+        let timer = sleep_until(self.look_again());
+        tokio::pin!(timer);
+        let mut drain_until = None;
+        loop {
+            let progress = self.step().await?;
+            let held = progress != Progress::Read;
+            if drain_until.is_some() && self.inbox.acks.is_empty() {
+                return Err(End::Shutdown);
+            }
+            let reads = !held && drain_until.is_none();
+            tokio::select! {
+                biased;
+                () = &mut stop, if drain_until.is_none() => {
+                    if !self.shared.shutdown.is_cancelled() {
+                        return Err(End::TakenOver);
+                    }
+                    let until = Instant::now() + DRAIN_MAX;
+                    drain_until = Some(until);
+                    timer.as_mut().reset(until);
+                }
+                () = self.inbox.acks.news.notified() => if held {
+                    self.heard = Instant::now();
+                },
+                () = self.shared.bounds.freed(), if progress == Progress::HeldByAll => {
+                    self.heard = Instant::now();
+                }
+                read = self.buffer.read(&mut self.stream), if reads => match read {
+                    Ok(0) => return Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
+                    Ok(_) => {
+                        self.last_read = Instant::now();
+                        self.heard = self.last_read;
+                    }
+                    Err(error) => return Err(End::Gone(error)),
+                },
+                () = &mut timer => {
+                    if held {
+                        // It is we who do not listen.
+                        self.heard = Instant::now();
+                    }
+                    if drain_until.is_some() {
+                        return Err(End::Shutdown);
+                    }
+                    self.idle()?;
+                    timer.as_mut().reset(self.look_again());
+                }
+            }
+        }
+    }
+
+    /// Processes what was read and sends what there is to send. Returns whether a message is held, and by what.
+    async fn step(&mut self) -> Result<Progress, End> {
+        loop {
+            let progress = self.process();
+            self.inbox.collect();
+            let sent = !self.inbox.out.is_empty();
+            match progress {
+                Err(bad) => return Err(End::Bad(bad)),
+                Ok(Progress::Goodbye(code, expiry)) => return Err(self.goodbye(code, expiry)),
+                Ok(progress) => {
+                    self.flush().await?;
+                    // Acknowledgements that left may have made room.
+                    if progress == Progress::Read || !sent {
+                        return Ok(progress);
+                    }
+                }
+            }
+        }
+    }
+
+    fn process(&mut self) -> Result<Progress, Bad> {
+        if self.buffer.data().is_empty() {
+            return Ok(Progress::Read);
+        }
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let when = When {
+            unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
+            instant: self.last_read,
+        };
+        let (bytes, result) = self.inbox.process(self.buffer.data(), when);
+        self.buffer.consume(bytes);
+        result
+    }
+
+    fn goodbye(&mut self, code: u8, expiry: Option<u32>) -> End {
+        if let Some(seconds) = expiry {
+            if seconds > 0 && !self.had_expiry {
+                return End::Bad(Bad::protocol("session expiry after none"));
+            }
+            self.claim.expiry = self.shared.sessions.granted(seconds);
+        }
+        End::Goodbye(code)
+    }
+
+    /// Writes all that waits in one piece.
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.inbox.out.is_empty() {
+            return Ok(());
+        }
+        let stop = self.claim.stop.cancelled();
+        let written = tokio::select! {
+            biased;
+            written = self.stream.write_all(&self.inbox.out) => written,
+            () = stop, if !self.shared.shutdown.is_cancelled() => return Err(self.cut()),
+            () = tokio::time::sleep(WRITE_MAX) => Err(io::ErrorKind::TimedOut.into()),
+        };
+        self.inbox.out.clear();
+        written.map_err(End::Gone)
+    }
+
+    /// A write was cut short: nothing more can be said on this stream.
+    fn cut(&mut self) -> End {
+        self.inbox.out.clear();
+        End::Gone(io::ErrorKind::ConnectionAborted.into())
+    }
+
+    /// When the timer looks at the connection next.
+    fn look_again(&self) -> Instant {
+        let idle = Instant::now() + IDLE_CHECK;
+        self.silence_max
+            .map_or(idle, |max| idle.min(self.heard + max))
+    }
+
+    /// The timer's look.
+    fn idle(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        if self.silence_max.is_some_and(|max| now >= self.heard + max) {
+            return Err(End::Silent);
+        }
+        if now >= self.heard + IDLE_CHECK / 2 {
+            self.buffer.shrink();
+            self.inbox.shrink();
+        }
+        Ok(())
+    }
+
+    /// Publishes the will, unless the client has taken it back. Nobody waits for it to be safe.
+    fn publish_will(&mut self, end: &End) {
+        let Some(mut will) = self.will.take() else {
+            return;
+        };
+        let keeps_session = !self.claim.expiry.is_zero();
+        let silent = match end {
+            End::Goodbye(code) => {
+                *code != reason::DISCONNECT_WITH_WILL || self.client.version == Version::V3
+            }
+            End::Shutdown => true,
+            End::TakenOver => will.delay > 0 && keeps_session,
+            _ => false,
+        };
+        if silent {
+            return;
+        }
+        let properties = std::mem::take(&mut will.properties);
+        let properties = (properties != Properties::default()).then(|| Box::new(properties));
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        self.inbox.will(
+            &Publish {
+                flags: will.qos << 1 | u8::from(will.retain),
+                topic: will.topic.as_bytes(),
+                id: 0,
+                alias: None,
+                properties,
+                payload: &will.payload,
+            },
+            When {
+                unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
+                instant: Instant::now(),
+            },
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! PUBLISH, borrowed from the read buffer.
+
+use std::sync::Arc;
+
+use mqtt_protocol_core::mqtt::packet::{Property, v5_0};
+
+use super::control::bad;
+use super::{Bad, Frame, Version};
+use crate::proxy::topic;
+
+/// A message as it stands in the buffer. Topic and properties are as sent: an empty topic means an alias.
+#[derive(Debug)]
+pub struct Publish<'a> {
+    /// The packet's first byte: DUP 8, QoS 6, RETAIN 1.
+    pub flags: u8,
+    /// Not checked, see [`crate::proxy::topic`].
+    pub topic: &'a [u8],
+    /// Packet id; 0 for QoS 0.
+    pub id: u16,
+    /// v5 topic alias.
+    pub alias: Option<u16>,
+    /// v5 properties, if there are more than a topic alias.
+    pub properties: Option<Box<Properties>>,
+    /// The message.
+    pub payload: &'a [u8],
+}
+
+/// The properties of a message that become headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// MIME type or the like.
+    pub content_type: Option<String>,
+    /// Topic for an answer.
+    pub response_topic: Option<String>,
+    /// What the answer must carry.
+    pub correlation_data: Option<Vec<u8>>,
+    /// In order, names may repeat.
+    pub user: Vec<(String, String)>,
+}
+
+impl Publish<'_> {
+    /// 0, 1 or 2.
+    #[inline]
+    #[must_use]
+    pub fn qos(&self) -> u8 {
+        (self.flags >> 1) & 3
+    }
+
+    /// Whether the client marks it as sent before.
+    #[inline]
+    #[must_use]
+    pub fn dup(&self) -> bool {
+        self.flags & 8 != 0
+    }
+}
+
+#[inline]
+pub(super) fn decode<'a>(version: Version, frame: &Frame<'a>) -> Result<Publish<'a>, Bad> {
+    let flags = frame.first & 0x0f;
+    let qos = (flags >> 1) & 3;
+    if qos == 3 || (qos == 0 && flags & 8 != 0) {
+        return Err(Bad::malformed("PUBLISH flags"));
+    }
+    let cut = Bad::malformed("PUBLISH cut short");
+    let (length, rest) = frame.body.split_first_chunk::<2>().ok_or(cut)?;
+    let length = usize::from(u16::from_be_bytes(*length));
+    let (topic, mut rest) = rest.split_at_checked(length).ok_or(cut)?;
+    let mut id = 0;
+    if qos > 0 {
+        let (bytes, tail) = rest.split_first_chunk::<2>().ok_or(cut)?;
+        id = u16::from_be_bytes(*bytes);
+        rest = tail;
+        if id == 0 {
+            return Err(Bad::protocol("packet id 0"));
+        }
+    }
+    let mut publish = Publish {
+        flags,
+        topic,
+        id,
+        alias: None,
+        properties: None,
+        payload: rest,
+    };
+    if version == Version::V5 {
+        match rest {
+            [0, payload @ ..] => publish.payload = payload,
+            [3, 0x23, high, low, payload @ ..] => {
+                publish.alias = Some(u16::from_be_bytes([*high, *low]));
+                publish.payload = payload;
+            }
+            _ => properties(&mut publish, frame, rest)?,
+        }
+        if publish.alias == Some(0) || (topic.is_empty() && publish.alias.is_none()) {
+            return Err(Bad::protocol("neither topic nor alias"));
+        }
+    }
+    Ok(publish)
+}
+
+/// Lets the library read the head of the packet: all but the payload, which need not be copied.
+fn properties<'a>(publish: &mut Publish<'a>, frame: &Frame<'a>, rest: &[u8]) -> Result<(), Bad> {
+    let cut = Bad::malformed("PUBLISH properties");
+    let (length, bytes) = varint(rest).ok_or(cut)?;
+    let end = bytes.checked_add(length).ok_or(cut)?;
+    let payload_bytes = rest.len().checked_sub(end).ok_or(cut)?;
+    let head = frame.body.len().checked_sub(payload_bytes).ok_or(cut)?;
+    let (head, payload) = frame.body.split_at_checked(head).ok_or(cut)?;
+    let (parsed, _) = v5_0::Publish::parse(publish.flags, Arc::from(head)).map_err(bad)?;
+    let mut properties = Properties::default();
+    for property in parsed.props() {
+        match property {
+            Property::TopicAlias(alias) => publish.alias = Some(alias.val()),
+            Property::SubscriptionIdentifier(_) => {
+                return Err(Bad::protocol("subscription identifier from a client"));
+            }
+            other => properties.take(other)?,
+        }
+    }
+    publish.properties = Some(Box::new(properties));
+    publish.payload = payload;
+    Ok(())
+}
+
+/// A variable byte integer and its bytes.
+fn varint(data: &[u8]) -> Option<(usize, usize)> {
+    let mut value = 0usize;
+    for at in 0..4usize {
+        let byte = *data.get(at)?;
+        value |= usize::from(byte & 0x7f) << (7 * at);
+        if byte < 0x80 {
+            return Some((value, at + 1));
+        }
+    }
+    None
+}
+
+impl Properties {
+    /// Takes a property of a PUBLISH or a will; those that mean nothing here are passed over.
+    pub(super) fn take(&mut self, property: &Property) -> Result<(), Bad> {
+        match property {
+            Property::ContentType(p) => self.content_type = Some(text(p.val())?),
+            Property::ResponseTopic(p) => {
+                if topic::name(p.val().as_bytes()).is_err() {
+                    return Err(Bad::protocol("response topic"));
+                }
+                self.response_topic = Some(p.val().to_owned());
+            }
+            Property::CorrelationData(p) => self.correlation_data = Some(p.val().to_vec()),
+            Property::UserProperty(p) => self.user.push((text(p.key())?, text(p.val())?)),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A string, which in MQTT never holds U+0000.
+fn text(text: &str) -> Result<String, Bad> {
+    if topic::is_text(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(Bad::malformed("character not allowed in a string"))
+    }
+}

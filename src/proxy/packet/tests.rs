@@ -1,0 +1,220 @@
+//! Packets as the specifications write them, byte by byte.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn whole(bytes: &[u8]) -> Frame<'_> {
+    frame(bytes, 1 << 20).unwrap().unwrap()
+}
+
+fn refused(version: Version, bytes: &[u8]) -> u8 {
+    match frame(bytes, 1 << 20) {
+        Err(bad) => bad.reason,
+        Ok(None) => panic!("not whole: {bytes:02x?}"),
+        Ok(Some(frame)) => decode(version, &frame).unwrap_err().reason,
+    }
+}
+
+#[test]
+fn a_frame_is_judged_as_soon_as_it_can_be() {
+    assert!(frame(&[], 10).unwrap().is_none());
+    assert!(frame(&[0x30], 10).unwrap().is_none());
+    assert!(frame(&[0x30, 0x80], 10).unwrap().is_none());
+    // Types that only a server sends, reserved flags, lengths that lie: before any of the body is there.
+    for first in [0x00, 0x20, 0x90, 0xb0, 0xd0] {
+        assert_eq!(
+            frame(&[first], 10).unwrap_err().reason,
+            reason::PROTOCOL_ERROR
+        );
+    }
+    for first in [0x11, 0x60, 0x80, 0xa0, 0xc1, 0xe8, 0xf1] {
+        assert_eq!(frame(&[first], 10).unwrap_err().reason, reason::MALFORMED);
+    }
+    let huge = [0x30, 0xff, 0xff, 0xff, 0x7f];
+    assert_eq!(frame(&huge, 1000).unwrap_err().reason, reason::TOO_LARGE);
+    let endless = [0x30, 0xff, 0xff, 0xff, 0xff];
+    assert_eq!(frame(&endless, 1000).unwrap_err().reason, reason::MALFORMED);
+    let two = frame(&[0xc0, 0, 0xe0, 0], 10).unwrap().unwrap();
+    assert_eq!((two.first, two.body, two.length), (0xc0, &[][..], 2));
+}
+
+#[test]
+fn publish_is_borrowed_in_both_versions() {
+    let bytes = b"\x3d\x09\0\x03a/b\0\x0ahi";
+    let Packet::Publish(p) = decode(Version::V3, &whole(bytes)).unwrap() else {
+        panic!()
+    };
+    assert_eq!((p.topic, p.id, p.payload), (&b"a/b"[..], 10, &b"hi"[..]));
+    assert_eq!((p.qos(), p.dup(), p.flags & 1), (2, true, 1));
+    let bytes = b"\x32\x0d\0\x03a/b\0\x0a\x03\x23\0\x05hi";
+    let Packet::Publish(p) = decode(Version::V5, &whole(bytes)).unwrap() else {
+        panic!()
+    };
+    assert_eq!((p.alias, p.payload), (Some(5), &b"hi"[..]));
+    assert!(p.properties.is_none());
+}
+
+#[test]
+fn publish_properties_become_fields() {
+    let mut properties = b"\x01\x01\x03\0\x01c\x08\0\x01r\x09\0\x02\0\xff\x23\0\x07".to_vec();
+    properties.extend_from_slice(b"\x26\0\x01k\0\x01v\x26\0\x01k\0\x01w\x02\0\0\0\x3c");
+    let mut body = b"\0\x01t".to_vec();
+    body.push(properties.len() as u8);
+    body.extend_from_slice(&properties);
+    body.extend_from_slice(b"payload");
+    let mut bytes = vec![0x30, body.len() as u8];
+    bytes.extend_from_slice(&body);
+    let Packet::Publish(p) = decode(Version::V5, &whole(&bytes)).unwrap() else {
+        panic!()
+    };
+    let wanted = Properties {
+        content_type: Some("c".into()),
+        response_topic: Some("r".into()),
+        correlation_data: Some(vec![0, 0xff]),
+        user: vec![("k".into(), "v".into()), ("k".into(), "w".into())],
+    };
+    assert_eq!(p.properties.as_deref(), Some(&wanted));
+    assert_eq!((p.alias, p.payload), (Some(7), &b"payload"[..]));
+}
+
+#[test]
+fn publish_that_breaks_the_rules_is_refused() {
+    let v3 = |bytes: &[u8]| refused(Version::V3, bytes);
+    let v5 = |bytes: &[u8]| refused(Version::V5, bytes);
+    assert_eq!(v3(b"\x36\x05\0\x01t\0\x01"), reason::MALFORMED); // QoS 3
+    assert_eq!(v3(b"\x38\x03\0\x01t"), reason::MALFORMED); // DUP at QoS 0
+    assert_eq!(v3(b"\x32\x05\0\x01t\0\0"), reason::PROTOCOL_ERROR); // packet id 0
+    assert_eq!(v3(b"\x32\x03\0\x01t"), reason::MALFORMED); // no packet id
+    assert_eq!(v3(b"\x30\x03\0\x09t"), reason::MALFORMED); // topic beyond the end
+    assert_eq!(v5(b"\x30\x03\0\0\0"), reason::PROTOCOL_ERROR); // neither topic nor alias
+    assert_eq!(v5(b"\x30\x07\0\x01t\x03\x23\0\0"), reason::PROTOCOL_ERROR); // alias 0
+    assert_eq!(v5(b"\x30\x06\0\x01t\x02\x0b\x01"), reason::PROTOCOL_ERROR); // subscription id
+    assert_eq!(
+        v5(b"\x30\x08\0\x01t\x04\x01\x00\x01\x00"),
+        reason::PROTOCOL_ERROR
+    ); // twice
+    assert_eq!(v5(b"\x30\x04\0\x01t\x7f"), reason::MALFORMED); // properties beyond the end
+}
+
+#[test]
+fn connect_is_read_in_all_versions() {
+    let v3 = connect(b"\0\x04MQTT\x04\x02\0\x3c\0\x02id").unwrap();
+    assert_eq!(
+        (v3.version, v3.clean, v3.keep_alive),
+        (Version::V3, true, 60)
+    );
+    assert_eq!((v3.client_id.as_str(), v3.session_expiry), ("id", 0));
+    assert_eq!(
+        connect(b"\0\x06MQIsdp\x03\0\0\0\0\x01p")
+            .unwrap()
+            .session_expiry,
+        u32::MAX
+    );
+    let v5 = connect(b"\0\x04MQTT\x05\0\0\0\x05\x11\0\0\0\x0a\0\x02id").unwrap();
+    assert_eq!(
+        (v5.version, v5.clean, v5.session_expiry),
+        (Version::V5, false, 10)
+    );
+    // A password without a user name: allowed in 5 alone.
+    assert!(connect(b"\0\x04MQTT\x05\x42\0\0\0\0\x02id\0\x01p").is_ok());
+    assert!(connect(b"\0\x04MQTT\x04\x42\0\0\0\x02id\0\x01p").is_err());
+    let will = connect(b"\0\x04MQTT\x04\x2e\0\0\0\x02id\0\x01w\0\x02hi")
+        .unwrap()
+        .will
+        .unwrap();
+    assert_eq!(
+        (will.topic.as_str(), will.payload, will.qos, will.retain),
+        ("w", b"hi".to_vec(), 1, true)
+    );
+}
+
+#[test]
+fn connect_that_breaks_the_rules_is_refused() {
+    let code = |body: &[u8]| connect(body).unwrap_err().reason;
+    assert_eq!(
+        code(b"\0\x04MQTT\x06\x02\0\0\0\x01c"),
+        reason::UNSUPPORTED_VERSION
+    );
+    assert_eq!(
+        code(b"\0\x06MQIsdp\x04\x02\0\0\0\x01c"),
+        reason::UNSUPPORTED_VERSION
+    );
+    assert_eq!(code(b"\0\x04MQTT\x04\x03\0\0\0\x01c"), reason::MALFORMED); // reserved flag
+    assert_eq!(code(b"\0\x04MQTT\x04\x0a\0\0\0\x01c"), reason::MALFORMED); // will QoS without will
+    assert_eq!(
+        code(b"\0\x04MQTT\x05\x1e\0\0\0\0\x01c\0\0\x01w\0\0"),
+        reason::MALFORMED
+    ); // QoS 3
+    assert_eq!(code(b"\0\x04MQTT\x04\x02\0\0\0\x01\0"), reason::MALFORMED); // U+0000
+    assert_eq!(code(b"\0\x04MQTT\x04\x02\0\0\0\x01cx"), reason::MALFORMED); // more behind
+    assert_eq!(
+        code(b"\0\x04MQTT\x04\x06\0\0\0\x01c\0\x01+\0\0"),
+        reason::TOPIC_INVALID
+    );
+    assert_eq!(
+        code(b"\0\x04MQTT\x05\x02\0\0\x03\x16\0\0\0\x01c"),
+        reason::PROTOCOL_ERROR
+    );
+}
+
+#[test]
+fn the_rest_is_read_and_written() {
+    let v5 = |bytes: &[u8]| format!("{:?}", decode(Version::V5, &whole(bytes)).unwrap());
+    assert_eq!(v5(b"\x62\x02\0\x07"), "Ack(Pubrel, 7, 0)");
+    assert_eq!(v5(b"\x40\x04\0\x07\x10\0"), "Ack(Puback, 7, 16)");
+    assert_eq!(
+        v5(b"\x82\x0b\0\x01\0\0\x01a\0\0\x01b\x02"),
+        "Subscribe(1, 2)"
+    );
+    assert_eq!(v5(b"\xa2\x06\0\x01\0\0\x01a"), "Unsubscribe(1, 1)");
+    assert_eq!(
+        v5(b"\xe0\x07\x04\x05\x11\0\0\0\x09"),
+        "Disconnect(4, Some(9))"
+    );
+    assert_eq!(refused(Version::V5, b"\xf0\x00"), reason::PROTOCOL_ERROR);
+    assert_eq!(refused(Version::V3, b"\xe0\x01\0"), reason::MALFORMED);
+    assert_eq!(
+        refused(Version::V5, b"\x82\x07\0\x01\0\0\x01#\x03"),
+        reason::MALFORMED
+    );
+    let mut out = Vec::new();
+    ack(
+        &mut out,
+        Version::V5,
+        Ack::Puback,
+        258,
+        reason::NOT_AUTHORISED,
+    );
+    ack(&mut out, Version::V3, Ack::Pubrel, 1, reason::ID_NOT_FOUND);
+    suback(&mut out, Version::V3, 5, 2).unwrap();
+    unsuback(&mut out, Version::V5, 5, 1).unwrap();
+    assert_eq!(
+        out,
+        b"\x40\x03\x01\x02\x87\x62\x02\0\x01\x90\x04\0\x05\x80\x80\xb0\x04\0\x05\0\x11"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes: Vec<u8>, v5: bool) {
+        let version = if v5 { Version::V5 } else { Version::V3 };
+        if let Ok(Some(frame)) = frame(&bytes, 1 << 16) {
+            prop_assert!(frame.length <= bytes.len());
+            drop(decode(version, &frame));
+        }
+        drop(connect(&bytes));
+    }
+
+    #[test]
+    fn every_publish_comes_back(topic in "[a-z/é]{1,40}", id in 1u16.., payload: Vec<u8>) {
+        let mut body = (topic.len() as u16).to_be_bytes().to_vec();
+        body.extend_from_slice(topic.as_bytes());
+        body.extend_from_slice(&id.to_be_bytes());
+        body.push(0);
+        body.extend_from_slice(&payload);
+        let frame = Frame { first: 0x32, body: &body, length: body.len() + 2 };
+        let Packet::Publish(p) = decode(Version::V5, &frame).unwrap() else { panic!() };
+        prop_assert_eq!((p.topic, p.id, p.payload), (topic.as_bytes(), id, &payload[..]));
+    }
+}

@@ -1,0 +1,308 @@
+//! Sessions: which client ids are connected, and what is kept of them when they are not.
+//!
+//! Of a session the QoS 2 packet ids are kept, in memory for now (durable ones come with the door):
+//!
+//! ```text
+//!   PUBLISH ──▶ pending ──record safe──▶ safe ──PUBREL──▶ forgotten
+//!                  └ PUBREC is withheld    └ PUBREC is sent, again for each repeat
+//! ```
+//! # Invariants
+//! - Of one client id at most one connection is served: a new one ends the old one and waits for its last
+//!   batch, so that order holds across a takeover.
+//! - At most `max_sessions` sessions without a connection are kept; the one that expires first goes first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::acks::Acks;
+
+/// Longest wait for a connection that is being taken over.
+const TAKEOVER_MAX: Duration = Duration::from_secs(5);
+
+/// What a client finds again when it comes back.
+#[derive(Debug, Default)]
+pub struct Session {
+    received: Mutex<HashMap<u16, Received>>,
+}
+
+/// A QoS 2 message that was received and not released.
+#[derive(Debug)]
+enum Received {
+    /// Its record is not safe. The connection that was the last to send it; if that is not the first one, its
+    /// slot, which waits for the record.
+    Pending(u64, Option<(Arc<Acks>, u64)>),
+    /// Its record is safe.
+    Safe,
+}
+
+/// What a QoS 2 PUBLISH is to its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// A new message.
+    New,
+    /// A repeat, on the same connection, of one that is not safe: its PUBREC is on the way.
+    Repeat,
+    /// A repeat, on a later connection, of one that is not safe.
+    Pending,
+    /// A repeat of one that is safe.
+    Safe,
+}
+
+impl Session {
+    /// Whether a QoS 2 packet id is in use.
+    pub fn knows(&self, id: u16) -> bool {
+        self.received.lock().contains_key(&id)
+    }
+
+    /// Notes a QoS 2 PUBLISH on a connection.
+    pub fn receive(&self, id: u16, connection: u64) -> Receipt {
+        let mut received = self.received.lock();
+        match received.get_mut(&id) {
+            None => {
+                received.insert(id, Received::Pending(connection, None));
+                Receipt::New
+            }
+            Some(Received::Pending(by, _)) if *by == connection => Receipt::Repeat,
+            Some(Received::Pending(by, _)) => {
+                *by = connection;
+                Receipt::Pending
+            }
+            Some(Received::Safe) => Receipt::Safe,
+        }
+    }
+
+    /// After [`Receipt::Pending`]: this slot is done when the record is safe. `false`: it is safe already.
+    pub fn wait(&self, id: u16, acks: &Arc<Acks>, token: u64) -> bool {
+        match self.received.lock().get_mut(&id) {
+            Some(Received::Pending(_, waiter)) => {
+                *waiter = Some((Arc::clone(acks), token));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The record of a pending message is safe. Returns who waits for it.
+    pub fn made_safe(&self, id: u16) -> Option<(Arc<Acks>, u64)> {
+        let mut received = self.received.lock();
+        match received.get_mut(&id)? {
+            Received::Pending(_, waiter) => {
+                let waiter = waiter.take();
+                received.insert(id, Received::Safe);
+                waiter
+            }
+            Received::Safe => None,
+        }
+    }
+
+    /// PUBREL. `None`: unknown id. `Some(false)`: not safe, so not released.
+    pub fn release(&self, id: u16) -> Option<bool> {
+        let mut received = self.received.lock();
+        match received.get(&id)? {
+            Received::Pending(..) => Some(false),
+            Received::Safe => {
+                received.remove(&id);
+                if received.is_empty() {
+                    received.shrink_to_fit();
+                }
+                Some(true)
+            }
+        }
+    }
+
+    /// Forgets an id whose message was refused.
+    pub fn refuse(&self, id: u16) {
+        self.received.lock().remove(&id);
+    }
+}
+
+#[derive(Debug)]
+struct Live {
+    number: u64,
+    stop: CancellationToken,
+    gone: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Entry {
+    session: Arc<Session>,
+    live: Option<Live>,
+    /// Where it stands in the order of expiry, while it has no connection.
+    expires: Option<(Instant, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: HashMap<Arc<str>, Entry>,
+    by_expiry: BTreeMap<(Instant, u64), Arc<str>>,
+    next: u64,
+}
+
+/// All sessions of a proxy.
+#[derive(Debug)]
+pub struct Sessions {
+    state: Mutex<State>,
+    sessions_max: usize,
+    expiry_max: Duration,
+    shutdown: CancellationToken,
+}
+
+/// A connection's hold of its session; ends with it.
+#[derive(Debug)]
+pub struct Claim {
+    sessions: Arc<Sessions>,
+    client_id: Arc<str>,
+    /// The connection's number.
+    pub number: u64,
+    gone: CancellationToken,
+    /// What is kept.
+    pub session: Arc<Session>,
+    /// Whether it was there before.
+    pub present: bool,
+    /// Cancelled when another connection takes the client id, and when the proxy stops.
+    pub stop: CancellationToken,
+    /// How long the session is kept after the connection.
+    pub expiry: Duration,
+}
+
+impl Sessions {
+    /// No sessions.
+    #[must_use]
+    pub fn new(sessions_max: usize, expiry_max: Duration, shutdown: CancellationToken) -> Self {
+        Self {
+            state: Mutex::default(),
+            sessions_max,
+            expiry_max,
+            shutdown,
+        }
+    }
+
+    /// The time a session is really kept.
+    #[must_use]
+    pub fn granted(&self, expiry_s: u32) -> Duration {
+        Duration::from_secs(u64::from(expiry_s)).min(self.expiry_max)
+    }
+
+    /// Claims a client id for a new connection; ends the connection that has it.
+    pub async fn claim(self: &Arc<Self>, client_id: &str, clean: bool, expiry: Duration) -> Claim {
+        let deadline = Instant::now() + TAKEOVER_MAX;
+        loop {
+            let gone = {
+                let mut state = self.state.lock();
+                let live = state
+                    .entries
+                    .get(client_id)
+                    .and_then(|entry| entry.live.as_ref());
+                match live {
+                    Some(live) if Instant::now() < deadline => {
+                        live.stop.cancel();
+                        live.gone.clone()
+                    }
+                    _ => return self.enter(&mut state, client_id, clean, expiry),
+                }
+            };
+            if timeout(TAKEOVER_MAX, gone.cancelled()).await.is_err() {
+                tracing::warn!(client_id, "connection does not end for its successor");
+            }
+        }
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        state: &mut State,
+        client_id: &str,
+        clean: bool,
+        expiry: Duration,
+    ) -> Claim {
+        state.expire();
+        let client_id: Arc<str> = client_id.into();
+        let old = state.entries.remove(&client_id);
+        if let Some(key) = old.as_ref().and_then(|old| old.expires) {
+            state.by_expiry.remove(&key);
+        }
+        let kept = old.filter(|_| !clean).map(|old| old.session);
+        let present = kept.is_some();
+        let session = kept.unwrap_or_default();
+        let number = state.next;
+        state.next += 1;
+        let stop = self.shutdown.child_token();
+        let gone = CancellationToken::new();
+        let live = Live {
+            number,
+            stop: stop.clone(),
+            gone: gone.clone(),
+        };
+        state.entries.insert(
+            Arc::clone(&client_id),
+            Entry {
+                session: Arc::clone(&session),
+                live: Some(live),
+                expires: None,
+            },
+        );
+        Claim {
+            sessions: Arc::clone(self),
+            client_id,
+            number,
+            gone,
+            session,
+            present,
+            stop,
+            expiry,
+        }
+    }
+
+    fn leave(&self, claim: &Claim) {
+        let mut state = self.state.lock();
+        let Some(entry) = state.entries.get_mut(&claim.client_id) else {
+            return;
+        };
+        if entry.live.as_ref().map(|live| live.number) != Some(claim.number) {
+            return;
+        }
+        entry.live = None;
+        if claim.expiry.is_zero() {
+            state.entries.remove(&claim.client_id);
+            return;
+        }
+        let key = (Instant::now() + claim.expiry, claim.number);
+        entry.expires = Some(key);
+        state.by_expiry.insert(key, Arc::clone(&claim.client_id));
+        state.expire();
+        while state.by_expiry.len() > self.sessions_max {
+            state.drop_first();
+        }
+    }
+}
+
+impl State {
+    fn expire(&mut self) {
+        let now = Instant::now();
+        while self
+            .by_expiry
+            .first_key_value()
+            .is_some_and(|((at, _), _)| *at <= now)
+        {
+            self.drop_first();
+        }
+    }
+
+    fn drop_first(&mut self) {
+        if let Some((_, client_id)) = self.by_expiry.pop_first() {
+            self.entries.remove(&client_id);
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.sessions.leave(self);
+        self.gone.cancel();
+    }
+}
