@@ -248,3 +248,6 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
