@@ -13,6 +13,7 @@ are acknowledged, when `--drain` seconds have passed since the last new one, or,
 import argparse
 import json
 import multiprocessing
+import os
 import random
 import selectors
 import sys
@@ -162,7 +163,8 @@ def work(options: argparse.Namespace, books: list[ledger.Client], totals, stop, 
     begin = time.monotonic()
     end = begin + options.seconds if options.seconds else float("inf")
     made, turn, drained_at, misc_at = 0, 0, None, begin
-    while True:
+    parent = os.getppid()
+    while os.getppid() == parent:
         now = time.monotonic()
         if drained_at is None and (stop.is_set() or now >= end or made >= quota):
             drained_at = now + options.drain
