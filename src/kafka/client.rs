@@ -1,9 +1,16 @@
 //! What the client offers: one function an API, each with a deadline.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::metadata::{Metadata, is_wrong_leader};
+use super::pool::{Broker, Dialer, Pool};
+use super::security::Security;
+use super::seek::Seek;
 
 /// How to reach a cluster.
 #[derive(Clone, Debug)]
@@ -165,4 +172,157 @@ pub struct TopicLimits {
     pub timestamp_before_max_ms: Option<i64>,
     /// `message.timestamp.after.max.ms`
     pub timestamp_after_max_ms: Option<i64>,
+}
+
+/// A topic's offset to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The first record that is still there.
+    Earliest,
+    /// Behind the last record that is replicated (high watermark).
+    Latest,
+}
+
+/// What became of [`Client::create_topic`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// It is new.
+    Created,
+    /// It was there before; nothing of it was changed.
+    Exists,
+}
+
+/// A Kafka cluster. Clones share the connections and what is known of the cluster.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(super) inner: Arc<Inner>,
+}
+
+/// What clones of a [`Client`] share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub config: Arc<ClientConfig>,
+    pub dialer: Arc<Dialer>,
+    pub pool: Pool,
+    pub seek: Seek,
+    pub metadata: Mutex<Metadata>,
+    closed: AtomicBool,
+}
+
+impl Client {
+    /// A client that has not connected yet: no I/O happens here.
+    #[must_use]
+    pub fn new(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        let inner = Inner {
+            dialer: Arc::new(Dialer::new(Arc::clone(&config), Security::default())),
+            config,
+            pool: Pool::default(),
+            seek: Seek::default(),
+            metadata: Mutex::default(),
+            closed: AtomicBool::new(false),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The cluster's id, asked for if it is not known; every metadata answer renews it.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`] when no broker answers.
+    pub async fn cluster_id(&self) -> Result<String, Error> {
+        if self.known_cluster_id().is_none() {
+            self.inner.topics(&[], true).await?;
+        }
+        let id = self.known_cluster_id().map(|id| id.to_string());
+        id.ok_or_else(|| Error::NoBroker("the cluster does not tell its id".into()))
+    }
+
+    /// The cluster id of the newest metadata answer; no I/O.
+    #[must_use]
+    pub fn known_cluster_id(&self) -> Option<Arc<str>> {
+        self.inner.metadata.lock().cluster_id()
+    }
+
+    /// What is known of a topic; asks when nothing is, when it was not well, or when `refresh` says so.
+    /// A topic that is not there has its code in the answer and is never created by asking.
+    /// Askers share requests; asking may wait for `metadata_interval`.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`] when no broker answers.
+    pub async fn topic(&self, name: &str, refresh: bool) -> Result<TopicMetadata, Error> {
+        let mut answers = self.inner.topics(&[name.into()], refresh).await?;
+        answers
+            .pop()
+            .ok_or_else(|| Error::NoBroker("the answer lacks the topic".into()))
+    }
+
+    /// [`Client::topic`] of many topics with one request; answers in the order of `names`.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`] when no broker answers.
+    pub async fn topics(
+        &self,
+        names: &[Arc<str>],
+        refresh: bool,
+    ) -> Result<Vec<TopicMetadata>, Error> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.inner.topics(names, refresh).await
+    }
+
+    /// A partition's leader and the topic's id as last heard; no I/O.
+    #[must_use]
+    pub fn leader(&self, topic: &str, partition: i32) -> Option<(NodeId, [u8; 16])> {
+        self.inner.metadata.lock().leader(topic, partition)
+    }
+
+    /// Forgets a leader that has turned out to be none. (Codes 3, 5, 6, 100 and refused connections do it
+    /// by themselves.)
+    pub fn forget_leader(&self, topic: &str, partition: i32) {
+        self.inner.metadata.lock().forget_leader(topic, partition);
+    }
+
+    /// Closes every connection; whoever waits for an answer gets [`Error::Lost`]. Calls after it fail.
+    pub async fn close(&self) {
+        self.inner.closed.store(true, Ordering::Release);
+        self.inner.pool.close().await;
+        self.inner.close_admin().await;
+    }
+}
+
+impl Inner {
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::NoBroker("the client is closed".into()));
+        }
+        Ok(())
+    }
+
+    /// The connection to a broker. One that cannot be reached leads nothing any more, as far as is known.
+    pub(super) async fn broker(&self, node: NodeId, road: Road) -> Result<Arc<Broker>, Error> {
+        let address = self.metadata.lock().address(node);
+        let address =
+            address.ok_or_else(|| Error::NoBroker(format!("broker {} is not known", node.0)))?;
+        self.check_open()?;
+        let result = self.pool.get(&self.dialer, (node, road), &address).await;
+        if matches!(result, Err(Error::Connect { .. })) {
+            self.metadata.lock().forget_node(node);
+        }
+        let broker = result?;
+        if let Err(closed) = self.check_open() {
+            broker.connection.close("the client is closed");
+            return Err(closed);
+        }
+        Ok(broker)
+    }
+
+    /// Forgets the leader if that is what the code of its answer asks for.
+    pub(super) fn heed(&self, code: i16, topic: &str, partition: i32) {
+        if is_wrong_leader(code) {
+            self.metadata.lock().forget_leader(topic, partition);
+        }
+    }
 }

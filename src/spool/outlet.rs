@@ -96,14 +96,19 @@ pub struct TopicFacts {
     pub message_bytes_max: Option<usize>,
 }
 
+/// Says whether a stream's records are wanted now.
+pub type Wanted<'a> = &'a mut dyn FnMut(StreamId, &TopicPartition) -> bool;
+
 /// The spool as the uplink sees it. Nothing here waits for the disk unless it says so.
 pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// Notified when [`Outlet::take`], [`Outlet::unresolved`] or [`Outlet::unknown_topics`] may have news.
     fn changed(&self) -> &tokio::sync::Notify;
 
     /// Hands out records of streams that are resolved and not taken: those without a backlog first, then by
-    /// priority. Records whose time to live has passed go to the ledger instead.
-    fn take(&self, limits: &TakeLimits) -> Vec<Taken>;
+    /// priority. Records whose time to live has passed go to the ledger instead. A stream that `wanted`
+    /// declines is left as it is (its broker is busy, or it waits for another try); `wanted` is asked only of
+    /// streams that would be handed out, must be quick and must not call the spool.
+    fn take(&self, limits: &TakeLimits, wanted: Wanted<'_>) -> Vec<Taken>;
 
     /// Kafka has acknowledged all of `stream`'s taken records up to and including `last`; `offset` is behind
     /// the last of them. Ends the taking when nothing taken is left behind `last`.
@@ -129,7 +134,10 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
     fn doubt(&self, stream: StreamId, run: Run, doubt: Doubt);
 
     /// From record `from` of `run` on this stream is sent under a new run: allocates it, stores it together with
-    /// its `identity`, synced. Records before `from` must have a known fate. Ends the taking.
+    /// its `identity`, synced. That holds for all that stands behind `from` in the stream, of later runs too,
+    /// up to the one that is current: so on each stream epochs grow in the order of its records, and
+    /// sequences count from 0 at `from`. Records before `from` must have a known fate. Ends the taking.
+    /// An unresolved stream stays so: [`Outlet::resolved`] with `run` and `from` follows.
     ///
     /// # Errors
     /// The disk's error; nothing has changed then.
@@ -141,19 +149,20 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
         identity: Identity,
     ) -> std::io::Result<Run>;
 
-    /// Identities of the runs that still matter, and of the newest run of each producer id.
-    fn identities(&self) -> Vec<(Run, Identity)>;
+    /// The runs that still matter (the current one is among them) and the newest run of each producer id, in
+    /// order; `None`: nothing was ever sent under it.
+    fn identities(&self) -> Vec<(Run, Option<Identity>)>;
 
     /// The run that numbers new records.
     fn current_run(&self) -> Run;
 
-    /// Stores a run's identity, synced, before its first record is sent.
+    /// Stores a run's identity, synced, before its first record is sent. One that was never used may be replaced.
     ///
     /// # Errors
     /// The disk's error; the identity must not be used then.
     fn identify(&self, run: Run, identity: Identity) -> std::io::Result<()>;
 
-    /// Topics whose partition count is wanted.
+    /// Topics whose partition count is wanted: those of which this start of the gateway has had no facts.
     fn unknown_topics(&self) -> Vec<(TopicId, Arc<str>)>;
 
     /// What Kafka says of a topic. More partitions than before: newer records wait until the older are sent.
