@@ -94,11 +94,15 @@ impl Load {
     /// Waits until `more` messages have been acknowledged from now on, as far as reported.
     pub fn wait_acked(&self, more: u64, seconds: u64) {
         let wanted = self.now().acked + more;
-        wait(&format!("{more} messages more acknowledged"), seconds, || {
-            let ended = self.reader.as_ref().is_some_and(JoinHandle::is_finished);
-            assert!(!ended, "the load ended: {:?}", self.now());
-            (self.now().acked >= wanted).then_some(())
-        });
+        wait(
+            &format!("{more} messages more acknowledged"),
+            seconds,
+            || {
+                let ended = self.reader.as_ref().is_some_and(JoinHandle::is_finished);
+                assert!(!ended, "the load ended: {:?}", self.now());
+                (self.now().acked >= wanted).then_some(())
+            },
+        );
     }
 
     /// No new messages; waits until all are acknowledged, at most `--drain` seconds.
