@@ -37,8 +37,8 @@ FIXED_HEADERS = ("mqtt.qos", "mqtt.retained", "mqtt.client.id")
 @dataclass
 class Verdict:
     """What was counted. `repeats` are records of messages that were in Kafka already, the sender's
-    own repeats among them; `ledger` is what the gateway says it dropped, `explained` how much of that
-    was found missing; `missing` is without it."""
+    own repeats among them; `ledger` is what the gateway says it dropped, `explained` how
+    much of that was found missing; `missing` is without it."""
 
     missing: int = 0
     unknown: int = 0
@@ -72,7 +72,9 @@ def murmur2(data: bytes) -> int:
 class Judge:
     """Takes records partition by partition in order, and counts."""
 
-    def __init__(self, clients: dict[str, ledger.Client], headers: bool, partitions: dict[str, int]):
+    def __init__(
+        self, clients: dict[str, ledger.Client], headers: bool, partitions: dict[str, int]
+    ):
         self.clients = clients
         self.headers = headers
         self.partitions = partitions  # Kafka topic → its number of partitions; empty: not judged
@@ -150,7 +152,8 @@ class Judge:
                 if acked and (client.id, counter) not in self.seen:
                     verdict.missing += 1
                     if len(self.examples) < 20:
-                        self.examples.append(f"missing: {client.id} {counter} {client.topic(counter)}")
+                        topic = client.topic(counter)
+                        self.examples.append(f"missing: {client.id} {counter} {topic}")
         verdict.explained = min(explained, verdict.missing)
         verdict.ledger = explained
         verdict.missing -= verdict.explained
@@ -262,8 +265,8 @@ def arguments(commands) -> None:
     add("--pattern", help="regular expression of Kafka topics to read")
     add("--headers", action="store_true")
     add("--partitions-like-java", action="store_true")
-    add("--metrics", action="append", default=[], metavar="URL", help="of the gateway, for its drops")
-    add("--explained", action="append", default=[], type=int, metavar="N", help="drops known besides")
+    add("--metrics", action="append", default=[], metavar="URL", help="of the gateway: its drops")
+    add("--explained", action="append", default=[], type=int, metavar="N", help="further drops")
     add("--deadline", type=float, default=120, help="seconds to read")
     add("--json", dest="as_json", action="store_true")
     parser.set_defaults(run=run)

@@ -1,8 +1,8 @@
 """The ledger: what the senders know, kept outside the gateway.
 
 A file of JSON lines, one a client: how often each message was sent, and whether it was acknowledged
-(PUBACK, or PUBCOMP at QoS 2). The line also says how payloads and topics are made, so that the check
-can make them again.
+(PUBACK, or PUBCOMP at QoS 2). The line also says how payloads and topics are made, so that the
+check can make them again.
 """
 
 import json

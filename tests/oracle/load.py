@@ -13,6 +13,7 @@ are acknowledged, when `--drain` seconds have passed since the last new one, or,
 import argparse
 import json
 import multiprocessing
+import os
 import random
 import selectors
 import sys
@@ -44,7 +45,7 @@ class Device:
         self.by_packet: dict[int, int] = {}
         self.latencies: list[float] = []
         self.up = False
-        self.registered = None
+        self.open = False
         self.retry_at = 0.0
         self.paho = self._new_paho()
 
@@ -63,6 +64,8 @@ class Device:
         paho.connect_timeout = 2
         paho.on_connect = self._on_connect
         paho.on_publish = self._on_publish
+        paho.on_socket_open = self._on_open
+        paho.on_socket_close = self._on_close
         return paho
 
     def connect(self, now: float) -> None:
@@ -81,8 +84,6 @@ class Device:
             self.paho.connect(host, int(port), keepalive=60, **extra)
         except OSError:
             return
-        self.registered = self.paho.socket()
-        self.selector.register(self.registered, selectors.EVENT_READ, self)
 
     def _on_connect(self, _paho, _data, _flags, reason, _properties) -> None:
         if reason.is_failure:
@@ -100,10 +101,14 @@ class Device:
                 return
             self.send(counter, now)
 
-    def lost(self) -> None:
-        if self.registered is not None:
-            self.selector.unregister(self.registered)
-            self.registered = None
+    def _on_open(self, _paho, _data, socket) -> None:
+        self.open = True
+        self.selector.register(socket, selectors.EVENT_READ, self)
+
+    def _on_close(self, _paho, _data, socket) -> None:
+        """Before the descriptor is given back: the next connection may get the same number."""
+        self.open = False
+        self.selector.unregister(socket)
         if self.up:
             self.up = False
             self.totals[CONNECTED] -= 1
@@ -142,10 +147,9 @@ class Device:
         was_up = self.up
         if readable:
             self.paho.loop_read()
-        if self.registered is not None and self.paho.want_write():
+        if self.open and self.paho.want_write():
             self.paho.loop_write()
-        if self.paho.socket() is None or self.paho.socket() is not self.registered:
-            self.lost()
+        if not self.open:
             if now >= self.retry_at:
                 self.connect(now)
         elif self.up and not was_up:
@@ -162,7 +166,8 @@ def work(options: argparse.Namespace, books: list[ledger.Client], totals, stop, 
     begin = time.monotonic()
     end = begin + options.seconds if options.seconds else float("inf")
     made, turn, drained_at, misc_at = 0, 0, None, begin
-    while True:
+    parent = os.getppid()
+    while os.getppid() == parent:
         now = time.monotonic()
         if drained_at is None and (stop.is_set() or now >= end or made >= quota):
             drained_at = now + options.drain

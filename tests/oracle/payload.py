@@ -47,7 +47,8 @@ def _json(client: str, counter: int, attempt: int) -> bytes:
     pressure = 1013 + 4 * math.cos(counter / 900 + phase) + noise[10] / 400
     text = (
         f'{{"id":"{noise[:8].hex()}","dev":"{client}","n":{COUNTER_BASE + counter},"try":{attempt},'
-        f'"ts":{CLOCK_MS + counter * 1000},"t":{temperature:.2f},"rh":{humidity:.2f},"p":{pressure:.1f}}}'
+        f'"ts":{CLOCK_MS + counter * 1000},'
+        f'"t":{temperature:.2f},"rh":{humidity:.2f},"p":{pressure:.1f}}}'
     )
     return text.encode().ljust(JSON_BYTES)
 

@@ -1,4 +1,4 @@
-"""Records and a ledger with known faults, straight into Kafka, so that `check` is itself checked."""
+"""Records and a ledger with known faults, straight into Kafka, so that `check` is checked too."""
 
 import argparse
 import random
@@ -78,6 +78,6 @@ def arguments(commands) -> None:
     add("--topic", required=True)
     add("--partitions", type=int, required=True, help="that the topic has")
     add("--messages", type=int, default=10_000)
-    add("--faults", type=int, default=10, help="of each kind: lost, repeated, swapped, altered, strange")
+    add("--faults", type=int, default=10, help="of each of five kinds")
     add("--seed", type=int, default=1)
     parser.set_defaults(run=run)

@@ -97,7 +97,11 @@ impl Load {
         wait(
             &format!("{more} messages more acknowledged"),
             seconds,
-            || (self.now().acked >= wanted).then_some(()),
+            || {
+                let ended = self.reader.as_ref().is_some_and(JoinHandle::is_finished);
+                assert!(!ended, "the load ended: {:?}", self.now());
+                (self.now().acked >= wanted).then_some(())
+            },
         );
     }
 
