@@ -1,9 +1,16 @@
 //! What the client offers: one function an API, each with a deadline.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::metadata::{Metadata, is_wrong_leader};
+use super::pool::{Broker, Dialer, Pool};
+use super::security::Security;
+use super::seek::Seek;
 
 /// How to reach a cluster.
 #[derive(Clone, Debug)]
@@ -188,40 +195,67 @@ pub enum CreateOutcome {
 /// A Kafka cluster. Clones share the connections and what is known of the cluster.
 #[derive(Clone, Debug)]
 pub struct Client {
-    config: Arc<ClientConfig>,
+    pub(super) inner: Arc<Inner>,
+}
+
+/// What clones of a [`Client`] share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub config: Arc<ClientConfig>,
+    pub dialer: Arc<Dialer>,
+    pub pool: Pool,
+    pub seek: Seek,
+    pub metadata: Mutex<Metadata>,
+    closed: AtomicBool,
 }
 
 impl Client {
     /// A client that has not connected yet: no I/O happens here.
     #[must_use]
     pub fn new(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        let inner = Inner {
+            dialer: Arc::new(Dialer::new(Arc::clone(&config), Security::default())),
+            config,
+            pool: Pool::default(),
+            seek: Seek::default(),
+            metadata: Mutex::default(),
+            closed: AtomicBool::new(false),
+        };
         Self {
-            config: Arc::new(config),
+            inner: Arc::new(inner),
         }
     }
 
-    /// The cluster's id, asked once; every metadata answer renews it.
+    /// The cluster's id, asked for if it is not known; every metadata answer renews it.
     ///
     /// # Errors
     /// [`Error::NoBroker`] when no broker answers.
     pub async fn cluster_id(&self) -> Result<String, Error> {
-        Err(Error::NoBroker("not built yet".into()))
+        if self.known_cluster_id().is_none() {
+            self.inner.topics(&[], true).await?;
+        }
+        let id = self.known_cluster_id().map(|id| id.to_string());
+        id.ok_or_else(|| Error::NoBroker("the cluster does not tell its id".into()))
     }
 
     /// The cluster id of the newest metadata answer; no I/O.
     #[must_use]
     pub fn known_cluster_id(&self) -> Option<Arc<str>> {
-        None
+        self.inner.metadata.lock().cluster_id()
     }
 
     /// What is known of a topic; asks when nothing is, when it was not well, or when `refresh` says so.
     /// A topic that is not there has its code in the answer and is never created by asking.
-    /// Askers share requests; a refresh may wait for `metadata_interval`.
+    /// Askers share requests; asking may wait for `metadata_interval`.
     ///
     /// # Errors
     /// [`Error::NoBroker`] when no broker answers.
-    pub async fn topic(&self, _name: &str, _refresh: bool) -> Result<TopicMetadata, Error> {
-        Err(Error::NoBroker("not built yet".into()))
+    pub async fn topic(&self, name: &str, refresh: bool) -> Result<TopicMetadata, Error> {
+        let mut answers = self.inner.topics(&[name.into()], refresh).await?;
+        answers
+            .pop()
+            .ok_or_else(|| Error::NoBroker("the answer lacks the topic".into()))
     }
 
     /// [`Client::topic`] of many topics with one request; answers in the order of `names`.
@@ -230,110 +264,65 @@ impl Client {
     /// [`Error::NoBroker`] when no broker answers.
     pub async fn topics(
         &self,
-        _names: &[Arc<str>],
-        _refresh: bool,
+        names: &[Arc<str>],
+        refresh: bool,
     ) -> Result<Vec<TopicMetadata>, Error> {
-        Err(Error::NoBroker("not built yet".into()))
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.inner.topics(names, refresh).await
     }
 
     /// A partition's leader and the topic's id as last heard; no I/O.
     #[must_use]
-    pub fn leader(&self, _topic: &str, _partition: i32) -> Option<(NodeId, [u8; 16])> {
-        None
+    pub fn leader(&self, topic: &str, partition: i32) -> Option<(NodeId, [u8; 16])> {
+        self.inner.metadata.lock().leader(topic, partition)
     }
 
     /// Forgets a leader that has turned out to be none. (Codes 3, 5, 6, 100 and refused connections do it
     /// by themselves.)
-    pub fn forget_leader(&self, _topic: &str, _partition: i32) {}
-
-    /// Appends batches, at most one a partition, with `acks=all`; answers in the order of `batches`, and how
-    /// long the broker wants to be left alone (honour it after using the answers).
-    ///
-    /// # Errors
-    /// [`Error::Connect`], [`Error::NoBroker`], [`Error::Unsupported`]: surely nothing was appended. All
-    /// others: unknown.
-    pub async fn produce(
-        &self,
-        _node: NodeId,
-        _road: Road,
-        _batches: Vec<ProduceBatch>,
-    ) -> Result<(Vec<ProduceAnswer>, Duration), Error> {
-        Err(Error::NoBroker("not built yet".into()))
-    }
-
-    /// A new producer id and its epoch. Codes 14, 15, 16 and 51 are tried again for some seconds.
-    ///
-    /// # Errors
-    /// [`Error::Code`] when the cluster refuses.
-    pub async fn init_producer_id(&self) -> Result<(i64, i16), Error> {
-        Err(Error::NoBroker("not built yet".into()))
-    }
-
-    /// What the leader remembers of the producers of some partitions, in the order of `partitions`;
-    /// a partition's error code (29, 6, 3 …) stands in its place.
-    ///
-    /// # Errors
-    /// When the call fails as a whole.
-    pub async fn describe_producers(
-        &self,
-        _node: NodeId,
-        _partitions: &[(Arc<str>, i32)],
-    ) -> Result<Vec<Result<Vec<ProducerState>, i16>>, Error> {
-        Err(Error::NoBroker("not built yet".into()))
-    }
-
-    /// A partition's first or last offset.
-    ///
-    /// # Errors
-    /// [`Error::Code`] when the partition's answer is one.
-    pub async fn list_offsets(
-        &self,
-        _node: NodeId,
-        _topic: &str,
-        _partition: i32,
-        _which: Which,
-    ) -> Result<i64, Error> {
-        Err(Error::NoBroker("not built yet".into()))
-    }
-
-    /// Headers of the batches from `from_offset` on (the first may begin before it), about `bytes_max` bytes
-    /// of log a call, below the high watermark only; and the high watermark. Go on behind the last one's
-    /// `last_offset`; no headers: the end is reached.
-    ///
-    /// # Errors
-    /// [`Error::Code`]: 1 when `from_offset` is not in the log, and others.
-    pub async fn batch_headers(
-        &self,
-        _node: NodeId,
-        _at: (&str, i32),
-        _from_offset: i64,
-        _bytes_max: usize,
-    ) -> Result<(Vec<BatchHeader>, i64), Error> {
-        Err(Error::NoBroker("not built yet".into()))
-    }
-
-    /// Creates a topic; −1 partitions or replicas: as the cluster sees fit.
-    ///
-    /// # Errors
-    /// [`Error::Code`] when the cluster refuses.
-    pub async fn create_topic(
-        &self,
-        _name: &str,
-        _partitions: i32,
-        _replicas: i16,
-        _configs: &[(String, String)],
-    ) -> Result<CreateOutcome, Error> {
-        Err(Error::NoBroker("not built yet".into()))
-    }
-
-    /// The configs that bear on our promises; all `None` when we may not read them.
-    ///
-    /// # Errors
-    /// [`Error::Code`]: 3 when there is no such topic, and others.
-    pub async fn topic_limits(&self, _name: &str) -> Result<TopicLimits, Error> {
-        Err(Error::NoBroker("not built yet".into()))
+    pub fn forget_leader(&self, topic: &str, partition: i32) {
+        self.inner.metadata.lock().forget_leader(topic, partition);
     }
 
     /// Closes every connection; whoever waits for an answer gets [`Error::Lost`]. Calls after it fail.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        self.inner.closed.store(true, Ordering::Release);
+        self.inner.pool.close().await;
+        self.inner.close_admin().await;
+    }
+}
+
+impl Inner {
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::NoBroker("the client is closed".into()));
+        }
+        Ok(())
+    }
+
+    /// The connection to a broker. One that cannot be reached leads nothing any more, as far as is known.
+    pub(super) async fn broker(&self, node: NodeId, road: Road) -> Result<Arc<Broker>, Error> {
+        let address = self.metadata.lock().address(node);
+        let address =
+            address.ok_or_else(|| Error::NoBroker(format!("broker {} is not known", node.0)))?;
+        self.check_open()?;
+        let result = self.pool.get(&self.dialer, (node, road), &address).await;
+        if matches!(result, Err(Error::Connect { .. })) {
+            self.metadata.lock().forget_node(node);
+        }
+        let broker = result?;
+        if let Err(closed) = self.check_open() {
+            broker.connection.close("the client is closed");
+            return Err(closed);
+        }
+        Ok(broker)
+    }
+
+    /// Forgets the leader if that is what the code of its answer asks for.
+    pub(super) fn heed(&self, code: i16, topic: &str, partition: i32) {
+        if is_wrong_leader(code) {
+            self.metadata.lock().forget_leader(topic, partition);
+        }
+    }
 }

@@ -29,3 +29,38 @@ pub fn murmur2(data: &[u8]) -> u32 {
 pub fn partition(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % partitions.max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 10,000 keys hashed by Kafka's Java client; the file says how they were made.
+    #[test]
+    fn hashes_are_those_of_the_java_client() {
+        let vectors = include_str!("../../tests/data/murmur2.txt");
+        let hashes: String = vectors
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .collect();
+        let (hashes, rest) = hashes.as_bytes().as_chunks::<8>();
+        assert_eq!((hashes.len(), rest.len()), (10_000, 0));
+        let mut state = 1u64;
+        for (n, wanted) in hashes.iter().enumerate() {
+            let mut key = Vec::new();
+            for _ in 0..n % 41 {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                key.push((state >> 56) as u8);
+            }
+            let wanted = u32::from_str_radix(std::str::from_utf8(wanted).unwrap(), 16).unwrap();
+            assert_eq!(murmur2(&key), wanted, "key {n}: {key:?}");
+            assert_eq!(partition(&key, 7), (wanted & 0x7fff_ffff) % 7);
+        }
+    }
+
+    #[test]
+    fn no_partitions_count_as_one() {
+        assert_eq!(partition(b"key", 0), 0);
+    }
+}

@@ -1,0 +1,1 @@
+//! Against a listener that answers as each test wants.

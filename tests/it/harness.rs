@@ -1,0 +1,54 @@
+//! What every test of the whole gateway stands on: waits with a deadline, temporary folders, a real
+//! Kafka, and the gateway as a process that can be killed.
+
+pub mod gateway;
+pub mod kafka;
+pub mod oracle;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+pub use gateway::Gateway;
+pub use kafka::Kafka;
+pub use oracle::Load;
+
+/// A path below `tests/`.
+pub fn tests_dir(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(path)
+}
+
+/// Asks every 20 ms until `condition` gives something; fails after `seconds`.
+pub fn wait<T>(what: &str, seconds: u64, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(Instant::now() < end, "not within {seconds} s: {what}");
+        pause(Duration::from_millis(20));
+    }
+}
+
+/// Lets time pass where time itself is the load, as in "Kafka is away for 60 s".
+pub fn pause(time: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "the one place that sleeps")]
+    std::thread::sleep(time);
+}
+
+/// Runs a command to its end and gives its standard output; fails when the command does.
+pub fn run(command: &mut Command) -> String {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
