@@ -20,7 +20,9 @@ impl Backoff {
     /// `longest`, of which `random` takes up to half away.
     #[must_use]
     pub fn wait(&self, failures: u32, random: u64) -> Duration {
-        let doubled = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let doubled = 1u32
+            .checked_shl(failures.saturating_sub(1))
+            .unwrap_or(u32::MAX);
         let whole = self.first.saturating_mul(doubled).min(self.longest);
         let half = u64::try_from(whole.as_micros() / 2).unwrap_or(u64::MAX);
         whole.saturating_sub(Duration::from_micros(random % half.saturating_add(1)))

@@ -173,7 +173,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_throttle_closes_the_door_for_as_long() {
         let mut doors = doors();
-        doors.answered(DOOR, Road::Main, (Duration::from_millis(5), Duration::from_millis(300)));
+        doors.answered(
+            DOOR,
+            Road::Main,
+            (Duration::from_millis(5), Duration::from_millis(300)),
+        );
         assert!(!doors.is_open(DOOR, Road::Main, Instant::now()));
         tokio::time::advance(Duration::from_millis(301)).await;
         assert!(doors.is_open(DOOR, Road::Main, Instant::now()));
@@ -183,9 +187,21 @@ mod tests {
     fn slow_is_measured_by_the_usual() {
         let mut doors = doors();
         for _ in 0..20 {
-            assert!(!doors.answered(DOOR, Road::Main, (Duration::from_millis(10), Duration::ZERO)));
+            assert!(!doors.answered(
+                DOOR,
+                Road::Main,
+                (Duration::from_millis(10), Duration::ZERO)
+            ));
         }
-        assert!(!doors.answered(DOOR, Road::Main, (Duration::from_millis(700), Duration::ZERO)));
-        assert!(doors.answered(DOOR, Road::Main, (Duration::from_millis(900), Duration::ZERO)));
+        assert!(!doors.answered(
+            DOOR,
+            Road::Main,
+            (Duration::from_millis(700), Duration::ZERO)
+        ));
+        assert!(doors.answered(
+            DOOR,
+            Road::Main,
+            (Duration::from_millis(900), Duration::ZERO)
+        ));
     }
 }

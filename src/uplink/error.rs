@@ -101,7 +101,9 @@ impl fmt::Display for Cause {
 #[must_use]
 pub fn of_call(error: &Error) -> SendError {
     match error {
-        Error::Connect { .. } | Error::NoBroker(_) => SendError::Retry(Cause::text(error.to_string())),
+        Error::Connect { .. } | Error::NoBroker(_) => {
+            SendError::Retry(Cause::text(error.to_string()))
+        }
         Error::Unsupported { .. } => SendError::Denied(Cause::text(error.to_string())),
         Error::Lost { .. } | Error::Malformed { .. } => {
             SendError::Unknown(Cause::text(error.to_string()))
@@ -129,7 +131,10 @@ pub fn of_code(code: i16, words: Option<&str>) -> SendError {
 /// The replicas do not keep up: the partition goes alone on the slow road.
 #[must_use]
 pub fn is_sick(code: i16) -> bool {
-    matches!(code, REQUEST_TIMED_OUT | NOT_ENOUGH_REPLICAS | NOT_ENOUGH_REPLICAS_AFTER_APPEND)
+    matches!(
+        code,
+        REQUEST_TIMED_OUT | NOT_ENOUGH_REPLICAS | NOT_ENOUGH_REPLICAS_AFTER_APPEND
+    )
 }
 
 /// We may not read the topic, or the broker cannot tell.

@@ -159,8 +159,12 @@ pub trait Engine: Send + Sync + 'static {
     fn find(&self, topics: Vec<Arc<str>>) -> impl Future<Output = Result<(), SendError>> + Send;
 
     /// Sends batches of different streams and answers each by itself.
-    fn send(&self, door: Door, road: Road, batches: Vec<Batch>)
-    -> impl Future<Output = Reply> + Send;
+    fn send(
+        &self,
+        door: Door,
+        road: Road,
+        batches: Vec<Batch>,
+    ) -> impl Future<Output = Reply> + Send;
 
     /// Where batches of unknown fate stand.
     fn ask(

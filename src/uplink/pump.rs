@@ -208,7 +208,8 @@ impl<E: Engine> Pump<E> {
         }
         self.start_out = true;
         let engine = Arc::clone(&self.engine);
-        self.tasks.spawn(async move { Event::Started(engine.start().await) });
+        self.tasks
+            .spawn(async move { Event::Started(engine.start().await) });
     }
 
     fn started(&mut self, result: Result<(), SendError>) {
@@ -226,7 +227,10 @@ impl<E: Engine> Pump<E> {
             }
             Err(error) => {
                 self.start_failures = self.start_failures.saturating_add(1);
-                let wait = self.limits.backoff.wait(self.start_failures, self.random.draw());
+                let wait = self
+                    .limits
+                    .backoff
+                    .wait(self.start_failures, self.random.draw());
                 self.start_due = Instant::now() + wait;
                 self.report.failed("cannot reach Kafka", &error.cause());
             }
@@ -324,7 +328,10 @@ impl<E: Engine> Pump<E> {
             let mut groups: BTreeMap<(Door, Option<StreamId>), Vec<Batch>> = BTreeMap::new();
             for taken in taken {
                 let stream = taken.stream;
-                let sick = self.troubles.get(stream).is_some_and(|trouble| trouble.sick);
+                let sick = self
+                    .troubles
+                    .get(stream)
+                    .is_some_and(|trouble| trouble.sick);
                 let Some(door) = self.engine.door(&taken.to) else {
                     // Its leader was forgotten this very moment.
                     self.outlet.put_back(stream);
@@ -334,7 +341,11 @@ impl<E: Engine> Pump<E> {
                 group.push(self.batch(taken));
             }
             for ((door, sick), batches) in groups {
-                let road = if sick.is_some() { Road::Slow } else { Road::Main };
+                let road = if sick.is_some() {
+                    Road::Slow
+                } else {
+                    Road::Main
+                };
                 self.send(door, road, batches);
             }
         }
@@ -390,12 +401,15 @@ impl<E: Engine> Pump<E> {
 
     /// Notes that a topic's leaders must be looked for.
     pub(super) fn search(&mut self, topic: &Arc<str>, stream: StreamId, now: Instant) {
-        let search = self.searches.entry(Arc::clone(topic)).or_insert_with(|| Search {
-            failures: 0,
-            due: now,
-            since: now,
-            streams: HashSet::new(),
-        });
+        let search = self
+            .searches
+            .entry(Arc::clone(topic))
+            .or_insert_with(|| Search {
+                failures: 0,
+                due: now,
+                since: now,
+                streams: HashSet::new(),
+            });
         search.streams.insert(stream);
     }
 
@@ -421,7 +435,8 @@ impl<E: Engine> Pump<E> {
         self.searching = false;
         let now = Instant::now();
         if let Err(error) = result {
-            self.report.failed("cannot look for leaders", &error.cause());
+            self.report
+                .failed("cannot look for leaders", &error.cause());
         }
         for topic in topics {
             let Some(search) = self.searches.get_mut(&topic) else {
@@ -430,7 +445,11 @@ impl<E: Engine> Pump<E> {
             // A stream that still has no leader is noted anew by the next take. Until then the topic is not
             // forgotten: how long it has been without is what makes it stalled.
             search.failures = search.failures.saturating_add(1);
-            search.due = now + self.limits.backoff.wait(search.failures, self.random.draw());
+            search.due = now
+                + self
+                    .limits
+                    .backoff
+                    .wait(search.failures, self.random.draw());
             if result.is_ok() && now.duration_since(search.since) > STALLED_AFTER {
                 for stream in &search.streams {
                     self.outlet.stalled(*stream, true);

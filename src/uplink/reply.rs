@@ -57,7 +57,9 @@ impl<E: Engine> Pump<E> {
                 self.report.failed("broker does not answer", cause);
             }
         } else if !reply.took.is_zero() {
-            slow = self.doors.answered(door, road, (reply.took, reply.throttle));
+            slow = self
+                .doors
+                .answered(door, road, (reply.took, reply.throttle));
         }
         let suspect = slow && reply.answers.len() > 1;
         for (batch, result) in reply.answers {
@@ -130,7 +132,11 @@ impl<E: Engine> Pump<E> {
                 });
                 match bad {
                     Some((number, words)) => {
-                        self.quarantine(stream, (batch.taken.run, number), format!("{cause}: {words}"));
+                        self.quarantine(
+                            stream,
+                            (batch.taken.run, number),
+                            format!("{cause}: {words}"),
+                        );
                     }
                     None => self.smaller(&batch, cause),
                 }
@@ -174,7 +180,12 @@ impl<E: Engine> Pump<E> {
         self.later(Phase::Ask, batch, wait).why = why;
     }
 
-    fn later(&mut self, phase: Phase, batch: Batch, wait: Duration) -> &mut super::trouble::Trouble {
+    fn later(
+        &mut self,
+        phase: Phase,
+        batch: Batch,
+        wait: Duration,
+    ) -> &mut super::trouble::Trouble {
         let trouble = self.troubles.entry(batch.taken.stream);
         trouble.phase = phase;
         trouble.due = Instant::now() + wait;
@@ -194,7 +205,11 @@ impl<E: Engine> Pump<E> {
                 self.ask_later(batch, why, wait);
             }
             Ok(Stand::NoIdentity) => self.rebase(batch, None, None),
-            Ok(Stand::There { records, proven, offset }) if records >= all => {
+            Ok(Stand::There {
+                records,
+                proven,
+                offset,
+            }) if records >= all => {
                 if proven {
                     self.metrics.add(Counter::BatchesAlreadyThere, 1);
                     self.acknowledged(&batch, offset, true);
@@ -207,14 +222,20 @@ impl<E: Engine> Pump<E> {
                     self.ask_later(batch, why, wait);
                 }
             }
-            Ok(Stand::There { records: 0, .. } | Stand::Blind) if matches!(why, Why::Refused(_)) => {
+            Ok(Stand::There { records: 0, .. } | Stand::Blind)
+                if matches!(why, Why::Refused(_)) =>
+            {
                 if let Why::Refused(cause) = why {
                     self.maybe_twice(&batch);
                     self.smaller(&batch, cause);
                 }
             }
             Ok(Stand::There { records: 0, .. }) => {
-                let wait = if why == Why::Doubt { Duration::ZERO } else { wait };
+                let wait = if why == Why::Doubt {
+                    Duration::ZERO
+                } else {
+                    wait
+                };
                 self.later(Phase::Send, batch, wait);
             }
             Ok(Stand::There { records, .. }) => {
@@ -272,7 +293,8 @@ impl<E: Engine> Pump<E> {
         let records = u64::try_from(batch.taken.records.len()).unwrap_or(u64::MAX);
         self.metrics.add(Counter::MaybeTwice, records);
         let taken = &batch.taken;
-        self.outlet.doubt(taken.stream, taken.run, Doubt::MaybeTwice(records));
+        self.outlet
+            .doubt(taken.stream, taken.run, Doubt::MaybeTwice(records));
     }
 
     /// From this batch on the stream takes another epoch.
@@ -341,7 +363,9 @@ impl<E: Engine> Pump<E> {
 
     /// A record is in quarantine, or a stream has its new epoch: its records are in the spool again.
     pub(super) fn stored(&mut self, stream: StreamId, result: Result<(), SendError>) {
-        let failed = result.err().map(|error| self.count_failure(stream, &error.cause()));
+        let failed = result
+            .err()
+            .map(|error| self.count_failure(stream, &error.cause()));
         self.resumes.stored(stream, failed);
         let trouble = self.troubles.entry(stream);
         match failed {

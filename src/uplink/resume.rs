@@ -40,7 +40,10 @@ impl Resumes {
     /// When a question is to be asked again, if that is ahead.
     pub(super) fn next_change(&self, now: Instant) -> Option<Instant> {
         let waiting = self.states.values().filter(|state| !state.out);
-        waiting.map(|state| state.due).filter(|due| *due > now).min()
+        waiting
+            .map(|state| state.due)
+            .filter(|due| *due > now)
+            .min()
     }
 
     /// A stream's new epoch is stored, or that failed.
@@ -128,7 +131,11 @@ impl<E: Engine> Pump<E> {
             pump.rebase_at(stream, (run, leftover.first), (fenced, doubt));
         };
         match result {
-            Ok(Stand::There { records, proven, offset }) => {
+            Ok(Stand::There {
+                records,
+                proven,
+                offset,
+            }) => {
                 if let Some(offset) = offset.or(leftover.offset) {
                     self.offsets.insert(stream, offset);
                 }
@@ -155,7 +162,8 @@ impl<E: Engine> Pump<E> {
                 done(self, 0, None, false);
             }
             Err(error) => {
-                self.report.failed("cannot ask where records stand", &error.cause());
+                self.report
+                    .failed("cannot ask where records stand", &error.cause());
                 let random = self.random.draw();
                 let backoff = self.limits.backoff;
                 if let Some(state) = self.resumes.states.get_mut(&stream) {

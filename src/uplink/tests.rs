@@ -57,8 +57,14 @@ fn classes() {
 fn a_cut_keeps_numbers_and_counts_sequences_on() {
     let (first, rest) = split(taken(&[5, 6, 9, 12], 3), 2);
     let rest = rest.unwrap();
-    assert_eq!((first.first, first.sequence, first.numbers), (5, 3, vec![5, 6]));
-    assert_eq!((rest.first, rest.sequence, rest.numbers), (9, 5, vec![9, 12]));
+    assert_eq!(
+        (first.first, first.sequence, first.numbers),
+        (5, 3, vec![5, 6])
+    );
+    assert_eq!(
+        (rest.first, rest.sequence, rest.numbers),
+        (9, 5, vec![9, 12])
+    );
     assert!(split(taken(&[5], 0), 0).1.is_none());
     assert!(split(taken(&[5, 6], 0), 2).1.is_none());
 }

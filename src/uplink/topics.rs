@@ -4,7 +4,7 @@
 //! A task of its own, so that a slow answer about one topic delays no record. Facts go to the spool as soon as
 //! the metadata is there; the configs, which may be denied to us, follow.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,13 +195,19 @@ impl Topics {
 
     /// Reads the configs of topics that are new to us.
     async fn read_limits(&mut self) {
-        let fresh = self.known.iter().filter(|(_, known)| known.limits.is_none());
+        let fresh = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.limits.is_none());
         let names: Vec<Arc<str>> = fresh.map(|(name, _)| Arc::clone(name)).collect();
+        let mut weak: BTreeMap<String, (usize, Arc<str>)> = BTreeMap::new();
         for name in names {
-            // A failure is as good as "not allowed": it is tried again at the next refresh of the process.
+            // A failure is as good as "not allowed": it is not tried again in this process.
             let limits = self.client.topic_limits(&name).await.unwrap_or_default();
             for weakness in weaknesses(&limits) {
-                tracing::warn!(topic = %name, "{weakness}");
+                weak.entry(weakness)
+                    .or_insert_with(|| (0, Arc::clone(&name)))
+                    .0 += 1;
             }
             if let Some(known) = self.known.get_mut(&name) {
                 known.limits = Some(limits);
@@ -214,13 +220,19 @@ impl Topics {
                 }
             }
         }
+        for (weakness, (topics, example)) in weak {
+            tracing::warn!(topics, %example, "{weakness}");
+        }
     }
 }
 
 /// Where a topic's configs make a promise weaker than its owner would think.
 fn weaknesses(limits: &TopicLimits) -> Vec<String> {
     let mut found = Vec::new();
-    if limits.min_insync_replicas.is_some_and(|replicas| replicas < 2) {
+    if limits
+        .min_insync_replicas
+        .is_some_and(|replicas| replicas < 2)
+    {
         found.push(
             "min.insync.replicas is 1: a record may be confirmed by one broker alone and lost with it"
                 .to_owned(),
@@ -234,8 +246,14 @@ fn weaknesses(limits: &TopicLimits) -> Vec<String> {
         ));
     }
     for (key, bound) in [
-        ("message.timestamp.before.max.ms", limits.timestamp_before_max_ms),
-        ("message.timestamp.after.max.ms", limits.timestamp_after_max_ms),
+        (
+            "message.timestamp.before.max.ms",
+            limits.timestamp_before_max_ms,
+        ),
+        (
+            "message.timestamp.after.max.ms",
+            limits.timestamp_after_max_ms,
+        ),
     ] {
         if let Some(ms) = bound
             && (0..TIMESTAMP_BOUND_LEAST_MS).contains(&ms)

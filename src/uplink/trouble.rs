@@ -104,7 +104,10 @@ impl Trouble {
         if let Some((_, successes)) = &mut self.blind {
             *successes = if already_there { 0 } else { *successes + 1 };
         }
-        if self.blind.is_some_and(|(_, successes)| successes >= BLIND_ENOUGH) {
+        if self
+            .blind
+            .is_some_and(|(_, successes)| successes >= BLIND_ENOUGH)
+        {
             self.blind = None;
         }
     }
@@ -197,7 +200,10 @@ impl Troubles {
 
     /// Streams that hold a batch here.
     pub(super) fn holding(&self) -> usize {
-        self.0.values().filter(|trouble| trouble.batch.is_some()).count()
+        self.0
+            .values()
+            .filter(|trouble| trouble.batch.is_some())
+            .count()
     }
 
     /// Bytes of records held here.
@@ -213,9 +219,5 @@ impl Troubles {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&StreamId, &mut Trouble)> {
-        self.0.iter_mut()
     }
 }

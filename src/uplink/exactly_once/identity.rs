@@ -73,13 +73,6 @@ impl Identities {
             .filter(|identity| identity.cluster_id == self.cluster_id)
     }
 
-    /// Whether the run has an identity of another cluster.
-    pub(super) fn is_foreign(&self, run: Run) -> bool {
-        self.by_run
-            .get(&run)
-            .is_some_and(|identity| identity.cluster_id != self.cluster_id)
-    }
-
     /// The greatest epoch ever used with a producer id of ours.
     pub(super) fn greatest_epoch(&self, producer_id: i64) -> Option<i16> {
         self.newest
@@ -150,11 +143,6 @@ impl Identities {
         self.by_run.insert(run, identity);
     }
 
-    /// The cluster that identities are given in.
-    pub(super) fn cluster_id(&self) -> &str {
-        &self.cluster_id
-    }
-
     /// Later runs have the newer producer id: what comes later in the spool's order wins, and within an id the
     /// greater epoch.
     fn raise(&mut self, identity: &Identity) {
@@ -203,7 +191,10 @@ mod tests {
         assert_eq!(all.next(), Next::Use(identity(9, 0, "a")));
         all.stored(Run(1), identity(9, 0, "a"));
 
-        assert_eq!(all.learn("b", &[(Run(1), Some(identity(9, 0, "a")))], Run(1)), [Run(1)]);
+        assert_eq!(
+            all.learn("b", &[(Run(1), Some(identity(9, 0, "a")))], Run(1)),
+            [Run(1)]
+        );
         assert_eq!(all.next(), Next::NeedsId);
 
         let mut all = Identities::default();

@@ -88,7 +88,11 @@ impl ExactlyOnce {
             if let Next::Use(identity) = next {
                 return Ok(identity);
             }
-            let (id, epoch) = self.client.init_producer_id().await.map_err(|e| of_call(&e))?;
+            let (id, epoch) = self
+                .client
+                .init_producer_id()
+                .await
+                .map_err(|e| of_call(&e))?;
             self.identities.lock().new_id(id, epoch);
             tracing::info!(producer_id = id, epoch, "new producer id");
         }
@@ -112,9 +116,7 @@ impl ExactlyOnce {
     }
 }
 
-fn flatten<T>(
-    result: Result<std::io::Result<T>, tokio::task::JoinError>,
-) -> Result<T, SendError> {
+fn flatten<T>(result: Result<std::io::Result<T>, tokio::task::JoinError>) -> Result<T, SendError> {
     match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(SendError::Retry(Cause::text(format!("spool: {error}")))),

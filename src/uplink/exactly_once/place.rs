@@ -137,7 +137,10 @@ mod tests {
         assert_eq!(place(&[state(3, 0)], &ask(end, 5)), Place::There(3));
         assert_eq!(place(&[state(3, 2)], &ask(end, 5)), Place::There(5));
         assert_eq!(place(&[state(3, last)], &ask(1 << 31, 5)), Place::There(0));
-        assert_eq!(place(&[state(3, last - 1)], &ask(1 << 31, 5)), Place::Behind(1));
+        assert_eq!(
+            place(&[state(3, last - 1)], &ask(1 << 31, 5)),
+            Place::Behind(1)
+        );
         assert_eq!(place(&[state(3, 1)], &ask(1 << 31, 5)), Place::There(2));
     }
 

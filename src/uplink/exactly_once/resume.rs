@@ -110,7 +110,9 @@ impl ExactlyOnce {
                     self.client.forget_leader(&to.topic, to.partition);
                     Err(of_code(code, None))
                 }
-                (_, None) => Err(SendError::Retry(Cause::text("no answer for this partition"))),
+                (_, None) => Err(SendError::Retry(Cause::text(
+                    "no answer for this partition",
+                ))),
                 (Some(question), Some(Ok(states))) => {
                     let place = place(&states, &question);
                     self.decide(node, &to, (place, question, offset)).await
@@ -141,7 +143,10 @@ impl ExactlyOnce {
         };
         // To prove what the leader says, its end is enough: what was appended last is there.
         let tail = if matches!(place, Place::There(_)) {
-            i64::try_from(question.records).unwrap_or(TAIL_RECORDS).min(TAIL_RECORDS) + PROOF_RECORDS
+            i64::try_from(question.records)
+                .unwrap_or(TAIL_RECORDS)
+                .min(TAIL_RECORDS)
+                + PROOF_RECORDS
         } else {
             TAIL_RECORDS
         };
@@ -157,7 +162,9 @@ impl ExactlyOnce {
                 whole: false,
             },
         };
-        let in_log = found.last.map(|(last, behind)| (within(last, &question), behind));
+        let in_log = found
+            .last
+            .map(|(last, behind)| (within(last, &question), behind));
         Ok(match (place, in_log) {
             (Place::There(all), Some((Place::There(seen), behind))) if seen == all => {
                 there(all, true, Some(behind))
@@ -179,7 +186,10 @@ impl ExactlyOnce {
         (offset, tail): (Option<i64>, i64),
     ) -> Result<Found, SendError> {
         let ends = async |which| {
-            let offset = self.client.list_offsets(node, &to.topic, to.partition, which).await;
+            let offset = self
+                .client
+                .list_offsets(node, &to.topic, to.partition, which)
+                .await;
             offset.map_err(|e| of_call(&e))
         };
         let first = ends(Which::Earliest).await?;

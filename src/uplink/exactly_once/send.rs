@@ -38,15 +38,20 @@ impl ExactlyOnce {
         let add = |counter, n: usize| self.metrics.add(counter, u64::try_from(n).unwrap_or(0));
         add(Counter::ProduceRequests, 1);
         add(Counter::Batches, batches.len());
-        add(Counter::BatchesRepeated, batches.iter().filter(|b| b.tries > 1).count());
+        add(
+            Counter::BatchesRepeated,
+            batches.iter().filter(|b| b.tries > 1).count(),
+        );
         add(Counter::ProduceBytes, bytes);
-        self.metrics.observe(Histogram::ProduceSeconds, reply.took, 1);
+        self.metrics
+            .observe(Histogram::ProduceSeconds, reply.took, 1);
         match result {
             Ok((answers, throttle)) => {
                 reply.throttle = throttle;
                 let mut answers = answers.into_iter();
                 reply.answers.extend(batches.into_iter().map(|batch| {
-                    let missing = || Err(SendError::Unknown(Cause::text("no answer for this batch")));
+                    let missing =
+                        || Err(SendError::Unknown(Cause::text("no answer for this batch")));
                     let result = answers.next().map_or_else(missing, of_answer);
                     (batch, result)
                 }));
@@ -62,11 +67,7 @@ impl ExactlyOnce {
     }
 
     /// Encodes what is not encoded; what cannot be sent is answered at once.
-    fn prepare(
-        &self,
-        batches: Vec<Batch>,
-        reply: &mut Reply,
-    ) -> (Vec<Batch>, Vec<ProduceBatch>) {
+    fn prepare(&self, batches: Vec<Batch>, reply: &mut Reply) -> (Vec<Batch>, Vec<ProduceBatch>) {
         let mut ready = Vec::with_capacity(batches.len());
         let mut request = Vec::with_capacity(batches.len());
         let kept = self.encoders.lock().pop();
@@ -81,7 +82,11 @@ impl ExactlyOnce {
             };
             let run = batch.taken.sent_as;
             if last.as_ref().is_none_or(|(known, _)| *known != run) {
-                last = self.identities.lock().of(run).map(|identity| (run, identity.clone()));
+                last = self
+                    .identities
+                    .lock()
+                    .of(run)
+                    .map(|identity| (run, identity.clone()));
             }
             let Some((_, identity)) = &last else {
                 reply.answers.push((batch, Err(SendError::NoIdentity)));
@@ -164,8 +169,8 @@ fn of_answer(answer: ProduceAnswer) -> Result<Sent, SendError> {
         code => Err(match of_code(code, answer.message.as_deref()) {
             SendError::Rejected(cause, _) => {
                 let blamed = answer.record_errors.into_iter();
-                let blamed = blamed
-                    .filter_map(|(index, words)| Some((usize::try_from(index).ok()?, words)));
+                let blamed =
+                    blamed.filter_map(|(index, words)| Some((usize::try_from(index).ok()?, words)));
                 SendError::Rejected(cause, blamed.collect())
             }
             error => error,
