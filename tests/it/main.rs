@@ -9,3 +9,4 @@ mod harness;
 
 mod kafka_client;
 mod tools;
+mod uplink;
