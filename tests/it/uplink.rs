@@ -164,7 +164,7 @@ fn a_steady_flow_is_batched_and_each_run_has_the_next_epoch() {
         let requests = uplink.count(Counter::ProduceRequests);
         println!("{batches} batches in {requests} requests");
         assert!(batches > requests);
-        assert_eq!(uplink.count(Counter::BatchesRepeated), 0);
+        assert_eq!(uplink.count(Counter::MaybeTwice), 0);
         uplink.stop();
         spool = spool.after_crash(0);
     }
