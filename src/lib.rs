@@ -1,11 +1,11 @@
 //! Tidegate: a gateway between MQTT devices and Kafka.
 //!
 //! Devices publish to the [`proxy`]; its routes turn messages into [`record`]s; the [`spool`] numbers
-//! them per topic partition and keeps them safe; the [`uplink`] sends them to Kafka, each once, with the
-//! thin client in [`kafka`]. `docs/architecture.md` has the map, the invariants and what is absent.
+//! them per topic partition and keeps them safe; the [`uplink`] sends them to Kafka, each once, with
+//! the thin client in [`kafka`]. `docs/architecture.md` has the map, the invariants and what is absent.
 //!
-//! Imports point one way: {record, kafka, metrics, backoff} ← config ← spool ← {proxy, uplink} ← api ← app
-//! ← cli. `tests/it/tidy.rs` holds it.
+//! Imports point one way: {record, kafka, metrics, log, backoff} ← config ← spool ← {proxy, uplink}
+//! ← api ← app ← cli. `tests/it/tidy.rs` holds it.
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::string_slice))]
 
 pub mod record;
@@ -15,6 +15,7 @@ pub mod kafka;
 pub mod metrics;
 
 pub mod backoff;
+pub mod log;
 
 pub mod config;
 

@@ -1,1 +1,113 @@
-//! Stub.
+//! Health and metrics over HTTP. The Kafka Connect REST API will live beside them.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `GET /health/live` | 200 while the process works |
+//! | `GET /health/ready` | 200 when devices are accepted and the spool is open, else 503; says why |
+//! | `GET /metrics` | Prometheus text |
+//!
+//! An outage of Kafka is *not* unready: the gateway is made for it, and a restart would help nobody. All
+//! other answers are JSON as Connect's are: `{"error_code": 404, "message": "…"}`.
+
+mod health;
+mod listening;
+mod server;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::checked;
+use crate::metrics::{self, Metrics};
+
+pub use listening::{Listening, write_listening};
+
+/// Largest request body that a handler reads.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// What the answers are made from; the parts of the gateway set it.
+#[derive(Debug)]
+pub struct ApiState {
+    metrics: Arc<Metrics>,
+    started: Instant,
+    accepting: AtomicBool,
+    spool_open: AtomicBool,
+}
+
+impl ApiState {
+    /// Nothing is ready yet.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            started: Instant::now(),
+            accepting: AtomicBool::new(false),
+            spool_open: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether devices are accepted. Without `[proxy]` there is nothing to wait for: say `true`.
+    pub fn set_accepting(&self, accepting: bool) {
+        self.accepting.store(accepting, Ordering::Relaxed);
+    }
+
+    /// Whether the spool is open.
+    pub fn set_spool_open(&self, open: bool) {
+        self.spool_open.store(open, Ordering::Relaxed);
+    }
+}
+
+/// Starts the HTTP server; it ends soon after `shutdown`.
+///
+/// # Errors
+/// The address cannot be bound.
+pub async fn spawn(
+    config: &checked::Api,
+    state: Arc<ApiState>,
+    shutdown: CancellationToken,
+) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind(config.listen).await?;
+    let address = listener.local_addr()?;
+    let task = tokio::spawn(server::serve(listener, router(state), shutdown));
+    Ok((address, task))
+}
+
+fn router(state: Arc<ApiState>) -> Router {
+    Router::new()
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(figures))
+        .fallback(async || error(StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(async || error(StatusCode::METHOD_NOT_ALLOWED))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(state)
+}
+
+async fn figures(State(state): State<Arc<ApiState>>) -> Response {
+    let kind = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+    (kind, state.metrics.render()).into_response()
+}
+
+/// An error as Connect tells it.
+fn error(code: StatusCode) -> Response {
+    let message = format!(
+        "HTTP {} {}",
+        code.as_u16(),
+        code.canonical_reason().unwrap_or("")
+    );
+    let body = serde_json::json!({ "error_code": code.as_u16(), "message": message.trim_end() });
+    (code, axum::Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests;

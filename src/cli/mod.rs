@@ -1,5 +1,136 @@
-//! Stub.
-/// Runs.
-pub fn main(_args: impl Iterator<Item = std::ffi::OsString>) -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The `tidegate` command: a module a subcommand, one exit code for what each can end with.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done; of `run`: stopped as asked |
+//! | 1 | the configuration is wrong; what and where is on stderr |
+//! | 2 | the command line is wrong |
+//! | 3 | it failed while running |
+
+mod check;
+mod out;
+mod run;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Loaded, RouteReport, checked};
+
+/// A gateway between MQTT devices and Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway until SIGTERM or SIGINT.
+    Run(ConfigFile),
+    /// Check the configuration, tell all that is wrong with it, and change nothing.
+    Check(ConfigFile),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration; TIDEGATE__SECTION__KEY variables override its keys.
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+    config: PathBuf,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    ConfigWrong,
+    UsageWrong,
+    Failed,
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        Self::from(match end {
+            End::Done => 0,
+            End::ConfigWrong => 1,
+            End::UsageWrong => 2,
+            End::Failed => 3,
+        })
+    }
+}
+
+/// Runs the command that `args` (with the program's name first) ask for.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let end = match Cli::try_parse_from(args) {
+        Ok(cli) => match cli.command {
+            Command::Run(file) => run::run(&file.config),
+            Command::Check(file) => check::check(&file.config),
+        },
+        Err(help) => {
+            // Help and version go to stdout, errors to stderr; when nobody listens there is nothing to do.
+            let _unheard = help.print();
+            if help.use_stderr() {
+                End::UsageWrong
+            } else {
+                End::Done
+            }
+        }
+    };
+    end.into()
+}
+
+/// Reads the configuration, or tells on stderr what is wrong with it.
+fn load(file: &Path) -> Result<Loaded, End> {
+    config::load(file, std::env::vars_os(), check_routes).map_err(|problems| {
+        out::error(&problems);
+        End::ConfigWrong
+    })
+}
+
+/// The hook for `proxy::routes`: filters, templates and captures are checked there.
+fn check_routes(_proxy: &checked::Proxy) -> RouteReport {
+    RouteReport::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(args: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(args.split(' '))
+    }
+
+    #[test]
+    fn arguments() {
+        Cli::command().debug_assert();
+        let Command::Check(file) = parse("tidegate check").unwrap().command else {
+            panic!()
+        };
+        assert_eq!(file.config, Path::new("/etc/tidegate/tidegate.toml"));
+        let Command::Run(file) = parse("tidegate run --config a.toml").unwrap().command else {
+            panic!()
+        };
+        assert_eq!(file.config, Path::new("a.toml"));
+        assert!(!parse("tidegate --version").unwrap_err().use_stderr());
+        assert!(parse("tidegate").unwrap_err().use_stderr());
+        assert!(
+            parse("tidegate rum")
+                .unwrap_err()
+                .to_string()
+                .contains("'run'")
+        );
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_no_failure_of_usage() {
+        assert_eq!(
+            check::check(Path::new("/nowhere/tidegate.toml")),
+            End::ConfigWrong
+        );
+    }
 }

@@ -1,5 +1,148 @@
 //! What the user typed in `tidegate.toml` and the environment, checked and bounded once.
 //!
-//! `checked` is what the rest of the program sees.
+//! Two stages. *As typed*: `tree` (TOML and JSON with places), `environment` (overrides), `raw` and `value`
+//! (each key by itself). *Checked*: `check` (defaults, the structs of [`checked`]), `combine` (keys
+//! together). [`keys`] is the one definition that both and `docs/config.md` follow. All problems are told
+//! at once, each with file and line or variable, key, what was found and what would be right.
 
+mod check;
 pub mod checked;
+mod combine;
+pub mod document;
+mod environment;
+pub mod keys;
+mod problem;
+mod raw;
+pub mod secret;
+mod suggest;
+mod tree;
+mod units;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+pub use checked::Config;
+pub use problem::{Place, Problem, Problems};
+
+/// Where the file is when nobody says otherwise.
+pub const DEFAULT_FILE: &str = "/etc/tidegate/tidegate.toml";
+
+/// Largest file that is read.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// A configuration that can be run.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is legal and probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// What the compiler of routes, which this module must not import, says of them.
+#[derive(Clone, Debug, Default)]
+pub struct RouteReport {
+    /// What is wrong.
+    pub problems: Vec<RouteProblem>,
+    /// What is legal and probably not meant: two MQTT topics that become one Kafka topic, say.
+    pub warnings: Vec<String>,
+}
+
+/// What is wrong with one route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteProblem {
+    /// Index of the route.
+    pub route: usize,
+    /// The key of it: `mqtt`, `topic`, `key`, `headers`.
+    pub key: &'static str,
+    /// What was found.
+    pub found: String,
+    /// What would be right.
+    pub right: String,
+}
+
+/// Checks filters, templates and captures.
+pub type RouteCheck = fn(&checked::Proxy) -> RouteReport;
+
+/// Reads the configuration from `file`, with the overrides among `variables`.
+///
+/// # Errors
+/// [`Problems`]: all of them.
+pub fn load(
+    file: &Path,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+    routes: RouteCheck,
+) -> Result<Loaded, Problems> {
+    let refused = |found: String, right: &str| {
+        let problem = Problem::new(Place::File, "", found, right);
+        Problems::new(file, vec![problem])
+    };
+    let text = match std::fs::metadata(file) {
+        Ok(meta) if meta.len() > FILE_BYTES_MAX => {
+            return Err(refused(
+                "larger than 4 MiB".to_owned(),
+                "this is no configuration",
+            ));
+        }
+        _ => std::fs::read_to_string(file),
+    };
+    let text = text.map_err(|error| {
+        refused(
+            format!("cannot be read: {error}"),
+            "name a readable file with --config",
+        )
+    })?;
+    parse(file, &text, variables, routes)
+}
+
+/// As [`load`], with the text of the file given.
+///
+/// # Errors
+/// [`Problems`]: all of them.
+pub fn parse(
+    file: &Path,
+    text: &str,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+    routes: RouteCheck,
+) -> Result<Loaded, Problems> {
+    let (mut root, mut problems) = tree::from_toml(text);
+    if !problems.is_empty() {
+        // What was lost to bad syntax would be told as missing.
+        return Err(Problems::new(file, problems));
+    }
+    problems.extend(environment::apply(keys::TABLES, &mut root, variables));
+    let mut raw = raw::Raw::new(keys::TABLES, &root);
+    let mut config = check::build(&mut raw);
+    let mut warnings = combine::check(&mut config, &mut raw);
+    if let Some(proxy) = &config.proxy {
+        let report = check_routes(proxy, &raw, routes);
+        problems.extend(report.0);
+        warnings.extend(report.1);
+    }
+    problems.append(&mut raw.problems);
+    if problems.is_empty() {
+        Ok(Loaded { config, warnings })
+    } else {
+        Err(Problems::new(file, problems))
+    }
+}
+
+fn check_routes(
+    proxy: &checked::Proxy,
+    raw: &raw::Raw,
+    routes: RouteCheck,
+) -> (Vec<Problem>, Vec<String>) {
+    let report = routes(proxy);
+    let told = |problem: RouteProblem| {
+        let key = format!("proxy.route[{}].{}", problem.route, problem.key);
+        // A key that is missing or wrong by itself was told of already.
+        let known = raw.has(&key) && !raw.is_refused(&key);
+        known.then(|| Problem::new(raw.place(&key), key, problem.found, problem.right))
+    };
+    let problems = report.problems.into_iter().filter_map(told).collect();
+    (problems, report.warnings)
+}

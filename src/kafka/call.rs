@@ -21,7 +21,7 @@ impl Connection {
         request: &R,
     ) -> Result<R::Response, Error> {
         let mut frame = self.ask(api, version, request).await?;
-        self.read::<R::Response>(&mut frame, version)
+        self.read::<R::Response>(api, &mut frame, version)
     }
 
     /// Which versions the broker speaks.
@@ -38,7 +38,7 @@ impl Connection {
             let request = ApiVersionsRequest::default();
             frame = self.ask(&API_VERSIONS, version, &request).await?;
         }
-        let answer = self.read::<ApiVersionsResponse>(&mut frame, version)?;
+        let answer = self.read::<ApiVersionsResponse>(&API_VERSIONS, &mut frame, version)?;
         match answer.error_code {
             0 => Ok(answer),
             code => Err(Error::Code {
@@ -85,12 +85,16 @@ impl Connection {
     /// Reads an answer with its header. One that does not parse closes the connection.
     pub(super) fn read<A: Decodable + HeaderVersion>(
         &self,
+        api: &Api,
         frame: &mut Bytes,
         version: i16,
     ) -> Result<A, Error> {
         ResponseHeader::decode(frame, A::header_version(version))
-            .and_then(|_| A::decode(frame, version))
-            .map_err(|error| self.malformed(error.to_string()))
+            .map_err(|error| self.malformed(error.to_string()))?;
+        if !api.answer.fits(frame, version) {
+            return Err(self.malformed(format!("an answer to {} that lies", api.what)));
+        }
+        A::decode(frame, version).map_err(|error| self.malformed(error.to_string()))
     }
 
     /// A request that cannot be encoded: nothing was sent.

@@ -230,6 +230,7 @@ pub(super) mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn what_is_compressed_comes_back(
             noise in proptest::collection::vec(any::<u8>(), 0..2000), times in 0usize..200,

@@ -70,7 +70,7 @@ impl Client {
         let pieces =
             pieces.ok_or_else(|| connection.unsayable(&"more bytes than a request holds"))?;
         let mut frame = connection.send(id, pieces).await?;
-        let answer = connection.read::<ProduceResponse>(&mut frame, version)?;
+        let answer = connection.read::<ProduceResponse>(&PRODUCE, &mut frame, version)?;
         let throttle = u64::try_from(answer.throttle_time_ms).unwrap_or(0);
         let answers = plan.sort(answer, version >= BY_ID, connection)?;
         for (batch, answer) in batches.iter().zip(&answers) {

@@ -30,6 +30,9 @@ const KNOWN_TRIED_MAX: usize = 5;
 const METADATA_TRIES: usize = 3;
 /// Topics of one metadata request.
 const TOPICS_A_REQUEST: usize = 1000;
+/// Refreshes after which another broker is asked. One that is cut off from the controllers, but not from us,
+/// would name the old leaders for ever.
+const REFRESHES_A_BROKER: u32 = 8;
 /// `REBOOTSTRAP_REQUIRED`
 const REBOOTSTRAP_REQUIRED: i16 = 129;
 
@@ -53,6 +56,7 @@ struct Line {
     last_asked: Option<Instant>,
     answered: Option<Instant>,
     failed: Option<(Instant, String)>,
+    refreshes: u32,
 }
 
 impl Inner {
@@ -167,6 +171,12 @@ impl Inner {
         }
         if let Some(last) = line.last_asked {
             sleep_until(last + self.config.metadata_interval).await;
+        }
+        line.refreshes += u32::from(refresh);
+        if line.refreshes >= REFRESHES_A_BROKER {
+            line.refreshes = 0;
+            // Who still waits for an answer there holds the connection.
+            self.seek.admin.lock().await.broker = None;
         }
         // Again: who was first in line before may have gone with them.
         self.seek.wanted.lock().extend(names.iter().cloned());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kafka_protocol::messages::ApiVersionsResponse;
 
 use super::client::Error;
+use super::shape::{self, Shape};
 
 /// An API, the versions of it that this client speaks, and how an operator knows it.
 #[derive(Debug)]
@@ -15,11 +16,13 @@ pub(super) struct Api {
     pub min: i16,
     pub max: i16,
     pub what: &'static str,
+    /// What its answers are made of.
+    pub answer: Shape,
 }
 
 macro_rules! apis {
     ($($name:ident = $key:literal, $min:literal..=$max:literal, $what:literal;)*) => {
-        $(pub(super) const $name: Api = Api { key: $key, min: $min, max: $max, what: $what };)*
+        $(pub(super) const $name: Api = Api { key: $key, min: $min, max: $max, what: $what, answer: shape::$name };)*
     };
 }
 

@@ -1,6 +1,14 @@
 //! Counters, gauges and histograms of the gateway: one enum of names each, one registry, no locks.
 //!
-//! `render` writes the Prometheus text format 0.0.4.
+//! [`names`] says what each is called outside; `render` writes the Prometheus text format 0.0.4.
+//! Adding one: a variant here, a line in [`names`], `UPDATE=1 cargo test` for `docs/metrics.md`.
+
+pub mod document;
+pub mod names;
+mod process;
+mod render;
+
+pub use render::CONTENT_TYPE;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -154,5 +162,25 @@ impl Metrics {
         if let Some(cell) = self.sums_us.get(histogram as usize) {
             cell.fetch_add(us.saturating_mul(n), Ordering::Relaxed);
         }
+    }
+
+    /// Reads a gauge.
+    #[must_use]
+    pub fn level(&self, gauge: Gauge) -> u64 {
+        self.gauges
+            .get(gauge as usize)
+            .map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+
+    /// How often each bucket of a histogram was hit, and the sum of the durations in microseconds.
+    fn spread(&self, histogram: Histogram) -> ([u64; BUCKETS], u64) {
+        let mut counts = [0; BUCKETS];
+        if let Some(row) = self.buckets.get(histogram as usize) {
+            for (count, cell) in counts.iter_mut().zip(row) {
+                *count = cell.load(Ordering::Relaxed);
+            }
+        }
+        let sum = self.sums_us.get(histogram as usize);
+        (counts, sum.map_or(0, |cell| cell.load(Ordering::Relaxed)))
     }
 }

@@ -46,7 +46,7 @@ pub struct Incoming {
 }
 
 /// Why a message was refused at the door.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// No route takes its topic, and there is no default topic.
     NoRoute,

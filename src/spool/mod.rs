@@ -8,6 +8,7 @@
 //! * `log/` is the store on disk: frames in segment files. `meta` is sled: cursors, ledger, runs.
 
 pub mod intake;
+pub mod log;
 pub mod outlet;
 
 use std::fmt;

@@ -223,7 +223,6 @@ impl<E: Engine> Pump<E> {
                 self.start_failures = 0;
                 self.start_due = Instant::now() + self.limits.backoff.longest;
                 self.doors.knock();
-                self.progress = Instant::now();
             }
             Err(error) => {
                 self.start_failures = self.start_failures.saturating_add(1);

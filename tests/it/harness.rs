@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-pub use gateway::Gateway;
+pub use gateway::{Figures, Gateway};
 pub use kafka::Kafka;
 pub use oracle::Load;
 

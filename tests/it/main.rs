@@ -2,11 +2,29 @@
 //!
 //! In reading order: the harness, then what it was built to show. `docs/testing.md` says what each
 //! test does and how to run one alone.
-#![expect(clippy::unwrap_used, reason = "a test stops where it goes wrong")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test stops where it goes wrong, and prints its figures"
+)]
 
-#[expect(dead_code, reason = "the stories below come one by one")]
 mod harness;
 
 mod kafka_client;
 mod tools;
+
+mod road;
+
+mod kill9;
+
+mod frozen;
+
+mod outage;
+
+mod policies;
+
+mod quiet;
 mod uplink;

@@ -26,10 +26,10 @@ from confluent_kafka import Consumer, TopicPartition
 import ledger
 import payload
 
-# Reasons for which the gateway may drop what it has acknowledged; each is a counter of its own.
+# Reasons for which the gateway may fail to deliver what it has acknowledged; all are in its ledger.
 EXPLAINING = re.compile(
-    r"^tidegate_(?:dropped_expired|dropped_full|refused|quarantined|lost_damaged|lost_by_kafka"
-    r"|dropped)_total(?:\{.*\})? (\d+)"
+    r'^tidegate_(?:(?:dropped|lost)_total\{reason="(?:expired|full|refused|damaged|kafka)"\}'
+    r"|quarantined_total) (\d+)"
 )
 FIXED_HEADERS = ("mqtt.qos", "mqtt.retained", "mqtt.client.id")
 

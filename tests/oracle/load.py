@@ -211,7 +211,7 @@ def run(options: argparse.Namespace) -> int:
             qos=options.qos,
             kind="json" if options.json else "padded",
             size=options.size,
-            prefix=options.name,
+            prefix=options.prefix or options.name,
             clients=options.clients,
             topics=options.topics,
             groups=options.groups,
@@ -279,9 +279,10 @@ def arguments(commands) -> None:
     add = parser.add_argument
     add("--mqtt", required=True, metavar="HOST:PORT")
     add("--ledger", required=True, metavar="FILE")
-    add("--name", default="it", help="first part of client ids and topics")
+    add("--name", default="it", help="first part of client ids")
+    add("--prefix", help="first level of topics; default: the name")
     add("--clients", type=int, default=10)
-    add("--topics", type=int, default=50, help="MQTT topics NAME/gG/tT")
+    add("--topics", type=int, default=50, help="MQTT topics PREFIX/gG/tT")
     add("--groups", type=int, default=1, help="different G in them")
     add("--qos", type=int, default=1, choices=(0, 1, 2))
     add("--protocol", default="mixed", choices=("3", "5", "mixed"))

@@ -81,6 +81,7 @@ fn plain() -> impl Strategy<Value = Plain> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn records_come_back(
         records in proptest::collection::vec(plain(), 1..60), codec in 0usize..5, more in any::<bool>(),

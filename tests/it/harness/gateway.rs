@@ -152,6 +152,11 @@ impl Gateway {
         })
     }
 
+    /// Waits until Kafka has confirmed everything.
+    pub fn wait_drained(&self, seconds: u64) {
+        self.wait_figure("buffered_records", seconds, |n| n == 0.0);
+    }
+
     /// `write_bytes` of `/proc/PID/io`: bytes that the process made go to the disk.
     pub fn write_bytes(&self) -> u64 {
         let io = fs::read_to_string(format!("/proc/{}/io", self.pid())).unwrap();
@@ -279,9 +284,9 @@ impl Port {
     fn take(owner: &Path) -> Self {
         let folder = std::env::temp_dir().join("tidegate-ports");
         fs::create_dir_all(&folder).unwrap();
-        let seed = std::process::id() as u16;
-        for step in 0..u16::MAX {
-            let port = 10_000 + seed.wrapping_mul(31).wrapping_add(step.wrapping_mul(7)) % 20_000;
+        for step in 0..20_000 {
+            let at = u64::from(std::process::id()) * 31 + step * 7;
+            let port = u16::try_from(10_000 + at % 20_000).unwrap();
             let file = folder.join(port.to_string());
             if fs::read_to_string(&file).is_ok_and(|owner| !Path::new(owner.trim()).exists()) {
                 drop(fs::remove_file(&file));

@@ -53,7 +53,7 @@ pub struct Load {
 
 impl Load {
     /// Starts `oracle load` against the gateway; `arguments` are its options. `name` begins client
-    /// ids and topics, and is used once in a test.
+    /// ids and, without `--prefix`, topics; it is used once in a test.
     pub fn start(gateway: &Gateway, name: &str, arguments: &str) -> Self {
         let ledger = gateway.folder().join(format!("ledger-{name}"));
         let mut child = Command::new(tests_dir("oracle/oracle"))
@@ -113,6 +113,7 @@ impl Load {
         self.reader.take().unwrap().join().unwrap();
         let last = self.now();
         assert!(status.success() && last.done, "the load failed, {status}");
+        assert_eq!(last.refused, 0, "messages were refused");
         last
     }
 }

@@ -1,0 +1,50 @@
+//! `tidegate check`: all that is wrong with the configuration, or a summary of what it says.
+
+use std::path::Path;
+
+use super::{End, load, out};
+use crate::config::Config;
+
+/// Checks `file`. Errors go to stderr, the summary and warnings to stdout.
+pub(super) fn check(file: &Path) -> End {
+    let loaded = match load(file) {
+        Ok(loaded) => loaded,
+        Err(end) => return end,
+    };
+    out::line(format_args!("{}: ok", file.display()));
+    for line in summary(&loaded.config) {
+        out::line(line);
+    }
+    for warning in &loaded.warnings {
+        out::line(format_args!("warning: {warning}"));
+    }
+    End::Done
+}
+
+fn summary(config: &Config) -> Vec<String> {
+    let kafka = &config.kafka;
+    let mut lines = vec![
+        format!(
+            "gateway {}, data in {}",
+            config.gateway.id,
+            config.gateway.data_dir.display()
+        ),
+        format!("kafka   {}", kafka.bootstrap_servers.join(", ")),
+    ];
+    match &config.proxy {
+        Some(proxy) => {
+            lines.push(format!("mqtt    {}", proxy.listen));
+            for route in &proxy.routes {
+                lines.push(format!("route   {} -> {}", route.mqtt, route.topic));
+            }
+            let other = proxy.default_topic.as_deref();
+            lines.push(format!("else    {}", other.unwrap_or("refused")));
+        }
+        None => lines.push("mqtt    no listener: there is no [proxy]".to_owned()),
+    }
+    lines.push(match &config.api {
+        Some(api) => format!("api     {}", api.listen),
+        None => "api     no listener: there is no [api]".to_owned(),
+    });
+    lines
+}

@@ -1,0 +1,252 @@
+//! What keys mean together: combinations that cannot work are refused, doubtful ones are warned of.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::checked::{Config, Delivery, Proxy, Route, Spool, SpoolMode};
+use super::problem::Problem;
+use super::raw::Raw;
+use super::units;
+
+/// Checks the whole; adds to `raw.problems` and returns the warnings.
+pub(super) fn check(config: &mut Config, raw: &mut Raw) -> Vec<String> {
+    let mut found = Found {
+        raw,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
+    kafka(config, &mut found);
+    spool(&config.spool, &mut found);
+    if let Some(proxy) = &mut config.proxy {
+        proxy_listens(proxy, &mut found);
+        proxy_bounds(proxy, &config.spool, &mut found);
+        one_value_a_topic(&mut proxy.routes, &mut found);
+        if proxy.routes.is_empty() && proxy.default_topic.is_none() {
+            let warning = "[proxy] has no route and no default_topic: all messages are refused";
+            found.warnings.push(warning.to_owned());
+        }
+    }
+    listeners_differ(config, &mut found);
+    let (problems, warnings) = (found.problems, found.warnings);
+    raw.problems.extend(problems);
+    warnings
+}
+
+struct Found<'r> {
+    raw: &'r Raw,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+impl Found<'_> {
+    /// Refuses the value of `key`, unless it was refused by itself.
+    fn refuse(&mut self, key: &str, found: String, right: impl Into<String>) {
+        if !self.raw.is_refused(key) {
+            let place = self.raw.place(key);
+            self.problems.push(Problem::new(place, key, found, right));
+        }
+    }
+}
+
+fn ms(duration: Duration) -> String {
+    units::show_integer(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn size(bytes: u64) -> String {
+    units::show_bytes(i64::try_from(bytes).unwrap_or(i64::MAX))
+}
+
+fn kafka(config: &Config, found: &mut Found<'_>) {
+    let kafka = &config.kafka;
+    if kafka.delivery == Delivery::AtLeastOnce {
+        found.refuse(
+            "kafka.delivery",
+            "found \"at_least_once\", which is not built yet in this version".to_owned(),
+            "write \"exactly_once\" or leave it out",
+        );
+    }
+    if kafka.server_timeout >= kafka.request_timeout {
+        found.refuse(
+            "kafka.server_timeout_ms",
+            format!(
+                "{} is not below request_timeout_ms",
+                ms(kafka.server_timeout)
+            ),
+            format!("write less than {}", ms(kafka.request_timeout)),
+        );
+    }
+    if kafka.batch_bytes_max > kafka.request_bytes_max {
+        found.refuse(
+            "kafka.batch_bytes_max",
+            format!(
+                "{} is more than request_bytes_max",
+                size(kafka.batch_bytes_max as u64)
+            ),
+            format!("write at most {}", size(kafka.request_bytes_max as u64)),
+        );
+    }
+    let (first, longest) = kafka.retry_backoff;
+    if first > longest {
+        found.refuse(
+            "kafka.retry_backoff_min_ms",
+            format!("{} is more than retry_backoff_max_ms", ms(first)),
+            format!("write at most {}", ms(longest)),
+        );
+    }
+    if let Some(creation) = &kafka.topic_creation {
+        let numbers = [
+            ("partitions", creation.partitions),
+            ("replication_factor", i32::from(creation.replication_factor)),
+        ];
+        for (name, number) in numbers {
+            if number == 0 {
+                found.refuse(
+                    &format!("kafka.topic_creation.{name}"),
+                    "found 0".to_owned(),
+                    "write at least 1, or -1 for the broker's default",
+                );
+            }
+        }
+    }
+}
+
+fn spool(spool: &Spool, found: &mut Found<'_>) {
+    const SEGMENTS_MIN: u64 = 4;
+    let least = SEGMENTS_MIN.saturating_mul(spool.segment_bytes);
+    if spool.max_bytes < least {
+        found.refuse(
+            "spool.max_bytes",
+            format!(
+                "{} is less than four segments of {}",
+                size(spool.max_bytes),
+                size(spool.segment_bytes)
+            ),
+            format!("write at least {} or a smaller segment_bytes", size(least)),
+        );
+    }
+    if spool.mode == SpoolMode::Hybrid && spool.sync_interval > spool.spill_after {
+        found.warnings.push(format!(
+            "spool.sync_interval_ms ({}) is above spill_after_ms ({}): a record may wait longer for \
+             its commit than for Kafka",
+            ms(spool.sync_interval),
+            ms(spool.spill_after)
+        ));
+    }
+    if spool.mode == SpoolMode::Always && found.raw.has("spool.spill_after_ms") {
+        let warning = "spool.spill_after_ms has no effect with mode = \"always\"";
+        found.warnings.push(warning.to_owned());
+    }
+}
+
+fn proxy_listens(proxy: &Proxy, found: &mut Found<'_>) {
+    if !proxy.listen.ip().is_loopback() && !proxy.allow_anonymous {
+        found.refuse(
+            "proxy.listen",
+            format!(
+                "found {}, which is reached from outside, and there are no credentials yet in this \
+                 version",
+                proxy.listen
+            ),
+            "write \"127.0.0.1:1883\", or allow_anonymous = true to let everybody publish",
+        );
+    }
+}
+
+fn proxy_bounds(proxy: &Proxy, spool: &Spool, found: &mut Found<'_>) {
+    let packet = proxy.max_packet_bytes as u64;
+    let bounds = [
+        ("max_inflight_bytes", proxy.max_inflight_bytes as u64),
+        ("spool.memory_max_bytes", spool.memory_max_bytes as u64),
+        ("half of spool.segment_bytes", spool.segment_bytes / 2),
+    ];
+    for (name, bound) in bounds {
+        if packet > bound {
+            found.refuse(
+                "proxy.max_packet_bytes",
+                format!("{} is more than {name}", size(packet)),
+                format!("write at most {}, or raise the other", size(bound)),
+            );
+        }
+    }
+    if proxy.max_inflight_bytes > proxy.max_total_inflight_bytes {
+        found.refuse(
+            "proxy.max_inflight_bytes",
+            format!(
+                "{} for one client is more than max_total_inflight_bytes for all",
+                size(proxy.max_inflight_bytes as u64)
+            ),
+            format!(
+                "write at most {}",
+                size(proxy.max_total_inflight_bytes as u64)
+            ),
+        );
+    }
+}
+
+/// Priority and time to live belong to the Kafka topic: two routes to one static topic must agree. One that
+/// leaves them out takes those of the other.
+fn one_value_a_topic(routes: &mut [Route], found: &mut Found<'_>) {
+    let says = |i: usize, key: &str| found.raw.has(&format!("proxy.route[{i}].{key}"));
+    let typed: Vec<(bool, bool)> = (0..routes.len())
+        .map(|i| (says(i, "priority"), says(i, "ttl_ms")))
+        .collect();
+    let before = routes.to_vec();
+    for (i, route) in routes.iter_mut().enumerate() {
+        if route.topic.contains('{') {
+            continue;
+        }
+        let same = || {
+            before
+                .iter()
+                .zip(&typed)
+                .enumerate()
+                .filter(|(_, (r, _))| r.topic == route.topic)
+        };
+        let priority = same()
+            .find(|(_, (_, typed))| typed.0)
+            .map(|(j, (r, _))| (j, r.priority));
+        let ttl = same()
+            .find(|(_, (_, typed))| typed.1)
+            .map(|(j, (r, _))| (j, r.ttl));
+        let (typed_priority, typed_ttl) = typed.get(i).copied().unwrap_or_default();
+        if let Some((j, other)) = priority {
+            if typed_priority && other != route.priority {
+                disagree(found, i, j, ("priority", &route.topic));
+            }
+            route.priority = other;
+        }
+        if let Some((j, other)) = ttl {
+            if typed_ttl && other != route.ttl {
+                disagree(found, i, j, ("ttl_ms", &route.topic));
+            }
+            route.ttl = other;
+        }
+    }
+}
+
+fn disagree(found: &mut Found<'_>, i: usize, j: usize, (key, topic): (&str, &str)) {
+    found.refuse(
+        &format!("proxy.route[{i}].{key}"),
+        format!("another {key} for Kafka topic {topic:?} than proxy.route[{j}] says"),
+        "write one value a topic",
+    );
+}
+
+fn listeners_differ(config: &Config, found: &mut Found<'_>) {
+    let (Some(proxy), Some(api)) = (&config.proxy, &config.api) else {
+        return;
+    };
+    let overlap = |a: SocketAddr, b: SocketAddr| {
+        a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified()
+    };
+    if proxy.listen.port() != 0
+        && proxy.listen.port() == api.listen.port()
+        && overlap(proxy.listen, api.listen)
+    {
+        found.refuse(
+            "api.listen",
+            format!("found {}, the port of proxy.listen", api.listen),
+            "write another port: 8083 is usual",
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! Provisional streams: records of a topic whose partition count is not known, or is about to change.
+//!
+//! They are dealt to partitions once the count is known and everything that was numbered by an older count has
+//! drained. Dealing numbers them anew in their partitions' streams. What lies on disk is written once more: the
+//! frame that holds the dealt records also moves the provisional stream's cursor, so after a power cut a record
+//! is in one place or in the other, never in both and never in neither.
+
+use super::super::log::{self, FrameDraft, SectionDraft};
+use super::super::{Run, StreamId, TopicId};
+use super::Shared;
+use super::intake::partition_of;
+use super::state::{Due, State};
+use super::stream::Entry;
+use super::writer::Draft;
+
+impl Shared {
+    /// Deals what can be dealt; a topic that must still wait is looked at again when it has drained further.
+    pub(super) fn deal_topics(&self) {
+        let topics = std::mem::take(&mut self.state.lock().to_deal);
+        for topic in topics {
+            while self.deal_from_disk(topic) {}
+            self.deal_from_memory(topic);
+        }
+    }
+
+    /// Deals the provisional records that were read back from disk, one frame; gives true when there was one.
+    fn deal_from_disk(&self, topic: TopicId) -> bool {
+        let Some((provisional, drafts)) = self.draft_deal(topic) else {
+            return false;
+        };
+        let mut dealt = false;
+        for draft in drafts {
+            if !self.write(&draft) {
+                // Nothing else takes numbers of these streams while their topic is dealt.
+                let mut state = self.state.lock();
+                for section in &draft.frame.sections {
+                    if let Some(stream) = state.stream(section.stream) {
+                        stream.next = section.first;
+                    }
+                }
+                state.to_deal.push(topic);
+                return false;
+            }
+            let mut due = Due::default();
+            let mut state = self.state.lock();
+            if let Some(to) = cursor_of(&draft, provisional) {
+                state.confirm(provisional, to, &mut due);
+            }
+            for section in &draft.frame.sections {
+                state.seek(section.stream);
+                state.offer(section.stream);
+            }
+            drop(state);
+            self.settle(due);
+            self.loader.notify_one();
+            self.changed.notify_one();
+            dealt = true;
+        }
+        dealt
+    }
+
+    fn draft_deal(&self, id: TopicId) -> Option<(StreamId, Vec<Draft>)> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let provisional = ready_to_deal(state, id)?;
+        let count = state.topic(id)?.growing?;
+        let stream = state.stream(provisional)?;
+        let lane = stream.lane;
+        let entries: Vec<(Run, u64, crate::record::Record, u64)> = stream
+            .cold
+            .iter()
+            .take(1_000)
+            .map(|e| (e.run, e.number, e.record.clone(), e.at_ms))
+            .collect();
+        let last = entries.last().map(|e| (e.0, e.1))?;
+        let topic = state.topic(id)?;
+        topic.dealing = true;
+        let before = std::mem::replace(&mut topic.partitions, count);
+        let mut sections: Vec<SectionDraft> = Vec::new();
+        let mut bytes = 0;
+        for (_, _, record, _) in entries {
+            let Some(to) = partition_of(state, id, &record) else {
+                continue;
+            };
+            bytes += record.size();
+            let run = state.run;
+            let stream = state.stream(to)?;
+            // Numbered and durable at once, so that the loader, not memory, brings them to the uplink.
+            let number = stream.next;
+            stream.next += 1;
+            match sections.iter_mut().find(|s| s.stream == to) {
+                Some(section) => section.records.push(record),
+                None => sections.push(SectionDraft {
+                    stream: to,
+                    run,
+                    first: number,
+                    records: vec![record],
+                }),
+            }
+        }
+        state.topic(id)?.partitions = before;
+        let next = (last.0, last.1 + 1);
+        let cursor = log::Entry::Cursor {
+            stream: provisional,
+            run: next.0,
+            next: next.1,
+            offset: None,
+        };
+        let frame = FrameDraft {
+            controls: vec![cursor],
+            sections,
+        };
+        Some((provisional, vec![Draft { lane, frame, bytes }]))
+    }
+
+    /// Deals the provisional records that were never written, with those who wait for them; then the topic is
+    /// dealt at the door.
+    fn deal_from_memory(&self, id: TopicId) {
+        let mut due = Due::default();
+        let mut state = self.state.lock();
+        let Some(topic) = state.topic(id) else { return };
+        let Some(count) = topic.growing else { return };
+        if let Some(provisional) = topic.provisional {
+            if ready_to_deal(&mut state, id).is_none() {
+                return;
+            }
+            let run = state.run;
+            let Some(stream) = state.stream(provisional) else {
+                return;
+            };
+            if !stream.cold.is_empty() || stream.has_unloaded(run) {
+                // The loader comes first; it wakes the writer when it has brought something.
+                state.seek(provisional);
+                state.to_deal.push(id);
+                drop(state);
+                self.loader.notify_one();
+                return;
+            }
+            let end = (run, stream.next);
+            let entries = std::mem::take(&mut stream.hot);
+            let durable = stream.durable;
+            if entries.front().is_some_and(|entry| entry.number < durable) {
+                // On disk under their provisional numbers: they must take the way over the disk.
+                stream.hot = entries;
+                state.evict_hot(provisional);
+                state.to_deal.push(id);
+                drop(state);
+                self.loader.notify_one();
+                return;
+            }
+            if let Some(topic) = state.topic(id) {
+                topic.partitions = count;
+                topic.growing = None;
+                topic.dealing = false;
+            }
+            move_entries(&mut state, id, entries);
+            state.confirm(provisional, end, &mut due);
+        } else if !older_are_drained(&state, id) {
+            return;
+        }
+        if let Some(topic) = state.topic(id) {
+            topic.partitions = count;
+            topic.growing = None;
+            topic.dealing = false;
+            topic.asked = true;
+        }
+        state.counts_moved.push(id);
+        drop(state);
+        self.settle(due);
+        self.changed.notify_one();
+    }
+}
+
+fn move_entries(state: &mut State, id: TopicId, entries: std::collections::VecDeque<Entry>) {
+    for entry in entries {
+        let Some(to) = partition_of(state, id, &entry.record) else {
+            continue;
+        };
+        let Some(stream) = state.streams.get_mut(to.0 as usize) else {
+            continue;
+        };
+        let number = stream.next;
+        stream.next += 1;
+        stream.hot.push_back(Entry { number, ..entry });
+        if !stream.dirty {
+            stream.dirty = true;
+            state.dirty.push(to);
+        }
+        state.offer(to);
+    }
+}
+
+fn cursor_of(draft: &Draft, provisional: StreamId) -> Option<(Run, u64)> {
+    draft
+        .frame
+        .controls
+        .iter()
+        .find_map(|control| match control {
+            log::Entry::Cursor {
+                stream, run, next, ..
+            } if *stream == provisional => Some((*run, *next)),
+            _ => None,
+        })
+}
+
+/// The provisional stream of a topic, when its records may be dealt.
+fn ready_to_deal(state: &mut State, id: TopicId) -> Option<StreamId> {
+    if !older_are_drained(state, id) {
+        return None;
+    }
+    state.topic(id)?.provisional
+}
+
+/// Whether all that was numbered by an older partition count is in Kafka. What was dealt since counts as new.
+fn older_are_drained(state: &State, id: TopicId) -> bool {
+    let Some(topic) = state.topics.get(id.0 as usize) else {
+        return false;
+    };
+    topic.partitions == 0
+        || topic.dealing
+        || topic.streams.iter().flatten().all(|stream| {
+            state
+                .streams
+                .get(stream.0 as usize)
+                .is_some_and(super::stream::Stream::is_drained)
+        })
+}

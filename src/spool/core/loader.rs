@@ -1,0 +1,337 @@
+//! The thread that reads the backlog back: lane by lane from the highest, frame by frame in order, for as
+//! long as what was read and not sent stays below a bound.
+//!
+//! A frame holds records of many streams. Those that are not wanted (confirmed, still in memory, of a stream
+//! that cannot be sent) are passed over; when such a stream wants them later, its lane is read again from the
+//! segment where they lie ([`State::seek`]).
+
+use super::super::log::{FramePos, ReadError, ReadFrame, Section, SectionRecords, SegmentId};
+use super::super::meta::Reason;
+use super::super::{Run, StreamId};
+use super::Shared;
+use super::state::{LANES, Reading, State};
+use super::stream::Entry;
+
+/// What is at a place.
+enum Found {
+    Records(ReadFrame),
+    /// A frame that nobody wants anything of.
+    Nothing {
+        next: FramePos,
+    },
+    End,
+}
+
+/// What the loader found in one step.
+enum Step {
+    /// A frame, or the end of a segment, was passed: go on.
+    Went,
+    /// Nothing to read before something changes.
+    Idle,
+}
+
+impl Shared {
+    /// The thread's life.
+    pub(super) fn load_until_stopped(&self) {
+        loop {
+            let next = {
+                let mut state = self.state.lock();
+                if state.stopping {
+                    return;
+                }
+                let next = self.next_reading(&mut state);
+                if next.is_none() {
+                    self.loader.wait(&mut state);
+                }
+                next
+            };
+            if let Some((lane, reading)) = next
+                && let Step::Idle = self.step(lane, reading)
+            {
+                self.mark_done(lane, reading);
+            }
+        }
+    }
+
+    /// Where to read next: the highest lane that has something, if there is room in memory.
+    fn next_reading(&self, state: &mut State) -> Option<(usize, Reading)> {
+        if !state.uplink_up || state.cold_bytes >= self.config.memory_max_bytes / 2 {
+            return None;
+        }
+        for lane in (0..LANES).rev() {
+            if state.lane_done.get(lane).copied().unwrap_or(true) {
+                continue;
+            }
+            if let Some(reading) = reading_in(state, lane) {
+                return Some((lane, reading));
+            }
+            if let Some(done) = state.lane_done.get_mut(lane) {
+                *done = true;
+            }
+        }
+        None
+    }
+
+    /// Reads the frame at a place, if a stream wants something of it, and hands that over.
+    fn step(&self, lane: usize, reading: Reading) -> Step {
+        let Some(at) = reading.at.or_else(|| self.reader.first(reading.segment)) else {
+            return self.end_of_segment(lane, reading);
+        };
+        match self.read(at) {
+            Ok(Found::Records(frame)) => self.take_in(lane, reading, frame),
+            Ok(Found::Nothing { next }) => {
+                self.go_on(&mut self.state.lock(), lane, reading, next);
+                Step::Went
+            }
+            Ok(Found::End) | Err(ReadError::Gone(_)) => self.end_of_segment(lane, reading),
+            Err(ReadError::Damaged {
+                ranges,
+                next,
+                what,
+                at,
+                ..
+            }) => {
+                tracing::error!(
+                    segment = at.segment.0,
+                    offset = at.offset,
+                    what,
+                    "the spool is damaged"
+                );
+                for range in ranges {
+                    self.lose(range.stream, range.run, (range.first, range.end()));
+                }
+                let Some(next) = next else {
+                    return self.end_of_segment(lane, reading);
+                };
+                self.go_on(&mut self.state.lock(), lane, reading, next);
+                Step::Went
+            }
+        }
+    }
+
+    fn read(&self, at: FramePos) -> Result<Found, ReadError> {
+        let Some((directory, next)) = self.reader.read_directory(at)? else {
+            return Ok(Found::End);
+        };
+        let wanted = {
+            let state = self.state.lock();
+            directory
+                .sections
+                .iter()
+                .any(|section| wants(&state, section))
+        };
+        if !wanted {
+            return Ok(Found::Nothing { next });
+        }
+        Ok(self
+            .reader
+            .read_frame(at)?
+            .map_or(Found::End, Found::Records))
+    }
+
+    fn take_in(&self, lane: usize, reading: Reading, frame: ReadFrame) -> Step {
+        let mut state = self.state.lock();
+        let mut any = false;
+        for section in frame.sections {
+            any |= load(&mut state, section);
+        }
+        self.go_on(&mut state, lane, reading, frame.next);
+        drop(state);
+        if any {
+            self.changed.notify_one();
+            self.writer_if_dealing();
+        }
+        Step::Went
+    }
+
+    fn writer_if_dealing(&self) {
+        let mut state = self.state.lock();
+        if !state.to_deal.is_empty() {
+            self.poke_writer(&mut state);
+        }
+    }
+
+    fn go_on(&self, state: &mut State, lane: usize, from: Reading, next: FramePos) {
+        if let Some(reading) = state.reading.get_mut(lane)
+            && *reading == from
+        {
+            reading.at = Some(next);
+        }
+    }
+
+    /// The segment has no more frames: on to the next, if it is sealed; else there is nothing until a commit.
+    fn end_of_segment(&self, lane: usize, from: Reading) -> Step {
+        let mut state = self.state.lock();
+        if state
+            .segments
+            .get(&from.segment)
+            .is_some_and(|segment| !segment.sealed)
+        {
+            return Step::Idle;
+        }
+        if let Some(reading) = state.reading.get_mut(lane)
+            && *reading == from
+        {
+            *reading = Reading {
+                segment: SegmentId(from.segment.0 + 1),
+                at: None,
+            };
+        }
+        Step::Went
+    }
+
+    /// The end of a lane. A stream that still misses records there was sent past them: they are gone.
+    fn mark_done(&self, lane: usize, reading: Reading) {
+        let missing: Vec<(StreamId, Run, (u64, u64))> = {
+            let mut state = self.state.lock();
+            if state.reading.get(lane) != Some(&reading) {
+                return;
+            }
+            if let Some(done) = state.lane_done.get_mut(lane) {
+                *done = true;
+            }
+            let run = state.run;
+            let mut missing = Vec::new();
+            let mut again = Vec::new();
+            let State {
+                streams, segments, ..
+            } = &mut *state;
+            let in_lane = |id: &SegmentId| {
+                segments
+                    .get(id)
+                    .is_some_and(|s| usize::from(s.lane) == lane)
+            };
+            for stream in streams.iter_mut() {
+                let can = !stream.stalled && stream.unresolved.is_empty();
+                let unloaded = stream
+                    .first_unloaded(run)
+                    .filter(|(_, id)| can && in_lane(id));
+                let Some((place, segment)) = unloaded else {
+                    stream.sought = None;
+                    continue;
+                };
+                if stream.sought == Some(place) {
+                    let here = stream
+                        .spans
+                        .iter()
+                        .find(|s| s.segment == segment && s.last >= place.1);
+                    let end = here.map_or(place.1, |span| span.last) + 1;
+                    missing.push((stream.id, place.0, (place.1, end)));
+                } else {
+                    stream.sought = Some(place);
+                    again.push(stream.id);
+                }
+            }
+            for id in again {
+                state.seek(id);
+            }
+            missing
+        };
+        for (stream, run, range) in missing {
+            self.lose(stream, run, range);
+        }
+    }
+
+    /// Writes off records that cannot be read.
+    fn lose(&self, stream: StreamId, run: Run, range: (u64, u64)) {
+        let live = {
+            let state = self.state.lock();
+            state.streams.get(stream.0 as usize).and_then(|s| {
+                let floor = if s.load_next.0 == run {
+                    s.load_next.1
+                } else {
+                    0
+                };
+                let first = range.0.max(floor);
+                ((run, range.1) > s.load_next && first < range.1).then_some((first, range.1))
+            })
+        };
+        if let Some(range) = live {
+            tracing::error!(stream = stream.0, %run, first = range.0, end = range.1, "records on disk are damaged");
+            self.drop_range(stream, run, range, Reason::Damaged);
+            let mut state = self.state.lock();
+            state.offer(stream);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// The place in a lane where reading goes on: in the segment where it stood, or in the next that is needed.
+fn reading_in(state: &mut State, lane: usize) -> Option<Reading> {
+    let now = *state.reading.get(lane)?;
+    let needed = state
+        .segments
+        .iter()
+        .filter(|(_, s)| usize::from(s.lane) == lane && s.spans > 0);
+    let segment = needed
+        .map(|(id, _)| *id)
+        .filter(|id| *id >= now.segment)
+        .min()?;
+    let reading = if segment == now.segment {
+        now
+    } else {
+        Reading { segment, at: None }
+    };
+    *state.reading.get_mut(lane)? = reading;
+    Some(reading)
+}
+
+/// Whether a section on disk is what its stream wants next.
+fn wants(state: &State, section: &Section) -> bool {
+    let Some(stream) = state.streams.get(section.stream.0 as usize) else {
+        return false;
+    };
+    if stream.stalled || !stream.unresolved.is_empty() || section.count == 0 {
+        return false;
+    }
+    let Some((place, _)) = stream.first_unloaded(state.run) else {
+        return false;
+    };
+    place.0 == section.run && section.first <= place.1 && place.1 < section.end()
+}
+
+/// Puts a section's wanted records behind what its stream has read back; gives true when there were some.
+fn load(state: &mut State, section: SectionRecords) -> bool {
+    let (info, records) = (section.section, section.records);
+    if !wants(state, &info) {
+        return false;
+    }
+    let current = state.run;
+    let id = info.stream;
+    let Some(stream) = state.streams.get_mut(id.0 as usize) else {
+        return false;
+    };
+    let Some((place, _)) = stream.first_unloaded(current) else {
+        return false;
+    };
+    let hot_from = stream
+        .hot
+        .front()
+        .map_or((current, stream.next), |e| (e.run, e.number));
+    let drops = stream.numbering(info.run).drops.clone();
+    let mut loaded = 0;
+    for (number, record) in (info.first..).zip(records) {
+        let at = (info.run, number);
+        let dropped = drops
+            .iter()
+            .any(|(first, end)| (*first..*end).contains(&number));
+        if at < place || at >= hot_from || dropped {
+            continue;
+        }
+        loaded += record.size();
+        stream.cold.push_back(Entry {
+            run: info.run,
+            number,
+            record,
+            ticket: None,
+            at_ms: 0,
+        });
+        stream.load_next = (info.run, number + 1);
+    }
+    stream.cold_bytes += loaded;
+    stream.sought = None;
+    state.cold_bytes += loaded;
+    state.offer(id);
+    true
+}

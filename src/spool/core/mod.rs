@@ -1,0 +1,165 @@
+//! The running spool: one lock over all streams, a thread that writes, a thread that reads back.
+//!
+//! * `stream`, `state`: what the lock guards; pure.
+//! * `intake`, `outlet`: the two faces, called from connections and from the uplink.
+//! * `writer`: group commits, cursors, the ledger. `give_way`: expiry and `on_full`. `deal`: provisional streams.
+//! * `loader`: reads the backlog back, frame by frame, within a bound.
+//! * `recover`: from what lies on disk to a running spool.
+//!
+//! # Invariants
+//! - The lock is never held across I/O, and no ticket is settled under it.
+//! - A ticket is settled after Kafka confirmed the record or after its frame was synced, never before.
+//! - What changes Kafka's sequences (drops, bases) is synced before anything behind it is handed out.
+
+mod deal;
+mod give_way;
+mod intake;
+mod loader;
+mod outlet;
+mod persist;
+mod quarantine;
+mod recover;
+mod room;
+mod state;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+use super::log::{self, Log, LogReader, Store};
+use super::meta::{self, Meta};
+use crate::config::checked;
+use crate::metrics::{Counter, Metrics};
+use state::State;
+
+/// Why the spool cannot be opened. Damage is no reason: it is reported and passed over.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The segment files cannot be read or made.
+    #[error("cannot open the spool: {0}")]
+    Log(#[from] log::LogError),
+    /// The state beside them cannot be opened even when made anew.
+    #[error("cannot open the spool's state: {0}")]
+    Meta(#[from] meta::MetaError),
+    /// A thread cannot be started, or a folder not be made.
+    #[error("cannot open the spool: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// The running spool; see [`super::Intake`] and [`super::Outlet`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    shared: Arc<Shared>,
+}
+
+/// What the faces and the threads share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// For the uplink.
+    changed: Notify,
+    /// For the writer thread.
+    writer: Condvar,
+    /// For the loader thread.
+    loader: Condvar,
+    log: Mutex<Log>,
+    reader: LogReader,
+    meta: Mutex<Meta>,
+    config: checked::Spool,
+    metrics: Arc<Metrics>,
+    started: Instant,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool").finish_non_exhaustive()
+    }
+}
+
+impl Spool {
+    /// Opens the spool in `folder` (`segments/` and `meta/` are made in it) and starts its threads.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a damaged or half-written spool is none.
+    pub fn open(
+        config: &checked::Spool,
+        folder: &Path,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let store = log::DiskStore::open(&folder.join("segments"))?;
+        Self::open_in(config, Arc::new(store), &folder.join("meta"), metrics)
+    }
+
+    /// As [`Self::open`], with the segments in any store.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_in(
+        config: &checked::Spool,
+        store: Arc<dyn Store>,
+        meta: &Path,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let shared = Arc::new(recover::open(config, store, meta, metrics)?);
+        let spool = Self { shared };
+        spool.spawn("spool-writer", Shared::write_until_stopped)?;
+        spool.spawn("spool-loader", Shared::load_until_stopped)?;
+        Ok(spool)
+    }
+
+    fn spawn(&self, name: &str, run: fn(&Shared)) -> std::io::Result<()> {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || run(&shared))?;
+        self.shared.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Writes what is not safe yet, stores the cursors and ends the threads. Blocks on the disk.
+    pub fn stop(&self) {
+        self.shared.state.lock().stopping = true;
+        self.shared.writer.notify_all();
+        self.shared.loader.notify_all();
+        let threads = std::mem::take(&mut *self.shared.threads.lock());
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the spool has panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Milliseconds since the spool was opened.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn poke_writer(&self, state: &mut State) {
+        state.poke = true;
+        self.writer.notify_one();
+    }
+
+    /// Settles tickets; the lock must not be held.
+    fn settle(&self, due: state::Due) {
+        self.metrics.add(Counter::Safe, due.count);
+        due.settle();
+    }
+}
+
+/// Milliseconds since 1970.
+fn wall_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,410 @@
+//! The face that the uplink sees.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use super::super::log;
+use super::super::meta::MetaBatch;
+use super::super::outlet::{
+    Doubt, Identity, Leftover, Outlet, TakeLimits, Taken, TopicFacts, Wanted,
+};
+use super::super::{Run, StreamId, TopicId};
+use super::state::{Due, Rejected, State};
+use super::stream::{Stream, TakenRange};
+use super::{Shared, Spool, wall_ms};
+use crate::metrics::{Counter, Gauge};
+
+impl Outlet for Spool {
+    fn changed(&self) -> &tokio::sync::Notify {
+        &self.shared.changed
+    }
+
+    fn take(&self, limits: &TakeLimits, wanted: Wanted<'_>) -> Vec<Taken> {
+        let mut all = Vec::new();
+        let mut declined = Vec::new();
+        let mut bytes = 0;
+        let now_ms = wall_ms();
+        let mut state = self.shared.state.lock();
+        while all.len() < limits.streams_max && bytes < limits.bytes_max {
+            let Some(id) = state.next_ready() else { break };
+            let ttl_ms = ttl_ms(&state, id);
+            let Some(stream) = state.stream(id) else {
+                continue;
+            };
+            if stream
+                .head()
+                .is_some_and(|head| is_expired(ttl_ms, head.record.timestamp_ms, now_ms))
+            {
+                stream.held = true;
+                state.to_expire.push(id);
+                self.shared.poke_writer(&mut state);
+                continue;
+            }
+            if !wanted(id, &stream.to) {
+                declined.push(id);
+            } else if let Some(taken) = stream.take(limits.batch_bytes_max, &mut bytes) {
+                all.push(taken);
+            }
+        }
+        for id in declined {
+            state.offer(id);
+        }
+        all
+    }
+
+    fn appended(&self, id: StreamId, run: Run, last: u64, offset: Option<i64>) {
+        let mut due = Due::default();
+        let mut state = self.shared.state.lock();
+        let Some(stream) = state.stream(id) else {
+            return;
+        };
+        if stream
+            .taken
+            .is_some_and(|taken| (taken.run, taken.last) <= (run, last))
+        {
+            stream.taken = None;
+        }
+        stream.offset = offset.or(stream.offset);
+        let before = state.records;
+        state.confirm(id, (run, last + 1), &mut due);
+        let sent = before.saturating_sub(state.records);
+        let want_more = state.cold_bytes < self.shared.config.memory_max_bytes / 4;
+        state.offer(id);
+        check_growth(&mut state, id);
+        if state.poke {
+            self.shared.writer.notify_one();
+        }
+        drop(state);
+        if want_more {
+            self.shared.loader.notify_one();
+        }
+        self.shared.metrics.add(Counter::Sent, sent);
+        self.shared.settle(due);
+    }
+
+    fn put_back(&self, id: StreamId) {
+        let mut state = self.shared.state.lock();
+        if let Some(stream) = state.stream(id) {
+            stream.taken = None;
+        }
+        state.offer(id);
+        self.shared.changed.notify_one();
+    }
+
+    fn quarantine(&self, stream: StreamId, run: Run, number: u64, cause: &str) {
+        let mut state = self.shared.state.lock();
+        let Some(found) = state.stream(stream) else {
+            return;
+        };
+        found.held = true;
+        found.taken = None;
+        state.to_quarantine.push(Rejected {
+            stream,
+            run,
+            number,
+            cause: cause.to_owned(),
+        });
+        self.shared.poke_writer(&mut state);
+    }
+
+    fn unresolved(&self, at_most: usize) -> Vec<Leftover> {
+        let state = self.shared.state.lock();
+        let mut all: Vec<Leftover> = state
+            .streams
+            .iter()
+            .filter(|s| !s.unresolved.is_empty())
+            .filter_map(leftover)
+            .collect();
+        all.sort_by_key(|leftover| leftover.run);
+        all.truncate(at_most);
+        all
+    }
+
+    fn resolved(&self, id: StreamId, run: Run, next: u64, offset: Option<i64>, proven: bool) {
+        self.shared.metrics.add(Counter::Resumed, 1);
+        if let Err(error) = self.shared.settle_holes(id, run, next) {
+            // Without the ledger the sequences behind the hole are not known: the question is asked again.
+            tracing::error!(%error, "cannot store what is missing of a stream");
+            return;
+        }
+        let mut due = Due::default();
+        let mut state = self.shared.state.lock();
+        let Some(stream) = state.stream(id) else {
+            return;
+        };
+        stream.unresolved.retain(|unresolved| *unresolved != run);
+        stream.load_next = stream.load_next.max((run, next));
+        stream.offset = offset.or(stream.offset);
+        if proven {
+            let skipped = next.saturating_sub(if stream.confirmed.0 == run {
+                stream.confirmed.1
+            } else {
+                0
+            });
+            state.records = state.records.saturating_sub(skipped);
+            state.confirm(id, (run, next), &mut due);
+        }
+        state.seek(id);
+        state.offer(id);
+        if state.poke {
+            self.shared.writer.notify_one();
+        }
+        drop(state);
+        self.shared.loader.notify_one();
+        self.shared.changed.notify_one();
+        self.shared.settle(due);
+    }
+
+    fn doubt(&self, stream: StreamId, run: Run, doubt: Doubt) {
+        self.shared.record_doubt(stream, run, doubt);
+    }
+
+    fn rebase(&self, id: StreamId, run: Run, from: u64, identity: Identity) -> io::Result<Run> {
+        self.shared.rebase(id, run, from, identity)
+    }
+
+    fn identities(&self) -> Vec<(Run, Option<Identity>)> {
+        let mut known: BTreeMap<Run, Option<Identity>> = self
+            .shared
+            .meta
+            .lock()
+            .identities()
+            .into_iter()
+            .map(|(run, id)| (run, Some(id)))
+            .collect();
+        let state = self.shared.state.lock();
+        let runs = state
+            .streams
+            .iter()
+            .flat_map(|s| s.numberings.iter().map(|n| n.sent_as));
+        for run in runs.chain([state.run]) {
+            known.entry(run).or_default();
+        }
+        known.into_iter().collect()
+    }
+
+    fn current_run(&self) -> Run {
+        self.shared.state.lock().run
+    }
+
+    fn identify(&self, run: Run, identity: Identity) -> io::Result<()> {
+        self.shared.identify(run, identity)
+    }
+
+    fn unknown_topics(&self) -> Vec<(TopicId, Arc<str>)> {
+        let state = self.shared.state.lock();
+        let unknown = |(at, topic): (usize, &super::state::Topic)| {
+            let id = TopicId(u32::try_from(at).ok()?);
+            (!topic.asked).then(|| (id, topic.name.clone()))
+        };
+        state
+            .topics
+            .iter()
+            .enumerate()
+            .filter_map(unknown)
+            .collect()
+    }
+
+    fn topic_facts(&self, id: TopicId, facts: TopicFacts) {
+        let mut state = self.shared.state.lock();
+        let Some(topic) = state.topic(id) else { return };
+        topic.asked = true;
+        if let Some(bytes) = facts.message_bytes_max {
+            topic.record_bytes_max = bytes.saturating_sub(1024).max(1);
+        }
+        if topic.partitions == facts.partitions || facts.partitions == 0 {
+            return;
+        }
+        // A topic with fewer partitions than before is another topic; its records are dealt anew.
+        topic.growing = Some(facts.partitions);
+        state.to_deal.push(id);
+        self.shared.poke_writer(&mut state);
+    }
+
+    fn uplink(&self, up: bool) {
+        let mut state = self.shared.state.lock();
+        if state.uplink_up == up {
+            return;
+        }
+        state.uplink_up = up;
+        self.shared.metrics.set(Gauge::UplinkUp, u64::from(up));
+        if up {
+            self.shared.loader.notify_one();
+        } else {
+            self.shared.poke_writer(&mut state);
+        }
+    }
+
+    fn stalled(&self, id: StreamId, stalled: bool) {
+        let mut state = self.shared.state.lock();
+        let Some(stream) = state.stream(id) else {
+            return;
+        };
+        if stream.stalled == stalled {
+            return;
+        }
+        stream.stalled = stalled;
+        if stalled {
+            state.evict_cold(id);
+        } else {
+            state.seek(id);
+            state.offer(id);
+        }
+        self.shared.loader.notify_one();
+    }
+}
+
+impl Stream {
+    fn head(&self) -> Option<&super::stream::Entry> {
+        self.cold.front().or(self.hot.front())
+    }
+
+    /// The next records of one run and one numbering, up to a bound of bytes but at least one.
+    fn take(&mut self, bytes_max: usize, bytes: &mut usize) -> Option<Taken> {
+        let cold = !self.cold.is_empty();
+        let queue = if cold { &self.cold } else { &self.hot };
+        let (run, first) = queue.front().map(|head| (head.run, head.number))?;
+        let mut room = bytes_max;
+        let fits = |size: usize| {
+            let fits = size <= room || room == bytes_max;
+            room = room.saturating_sub(size);
+            fits
+        };
+        let mut fits = fits;
+        let entries: Vec<_> = queue
+            .iter()
+            .take_while(|entry| entry.run == run && fits(entry.record.size()))
+            .collect();
+        let numbers: Vec<u64> = entries.iter().map(|entry| entry.number).collect();
+        let records: Vec<_> = entries.iter().map(|entry| entry.record.clone()).collect();
+        *bytes += records
+            .iter()
+            .map(crate::record::Record::size)
+            .sum::<usize>();
+        let last = *numbers.last()?;
+        let to = self.to.clone();
+        let stream = self.id;
+        let numbering = self.numbering(run);
+        let (sent_as, sequence) = (numbering.sent_as, numbering.sequence(first));
+        self.taken = Some(TakenRange { run, last, cold });
+        Some(Taken {
+            stream,
+            to,
+            run,
+            sent_as,
+            first,
+            numbers,
+            sequence,
+            records,
+        })
+    }
+}
+
+fn ttl_ms(state: &State, id: StreamId) -> Option<i64> {
+    let topic = state.streams.get(id.0 as usize)?.topic;
+    let ttl = state.topics.get(topic.0 as usize)?.options.ttl?;
+    i64::try_from(ttl.as_millis()).ok()
+}
+
+/// Whether a record has outlived its time to live.
+pub(super) fn is_expired(ttl_ms: Option<i64>, timestamp_ms: i64, now_ms: i64) -> bool {
+    ttl_ms.is_some_and(|ttl| timestamp_ms.saturating_add(ttl) < now_ms)
+}
+
+/// What is left of a stream's oldest unresolved run.
+fn leftover(stream: &Stream) -> Option<Leftover> {
+    let run = *stream.unresolved.first()?;
+    let spans = stream.spans.iter().filter(|span| span.run == run);
+    let first_on_disk = spans.clone().map(|span| span.first).min()?;
+    let last = spans.map(|span| span.last).max()?;
+    let floor = if stream.confirmed.0 == run {
+        stream.confirmed.1
+    } else {
+        0
+    };
+    let first = first_on_disk.max(floor);
+    let numbering = stream.numberings.iter().find(|n| n.run == run)?;
+    Some(Leftover {
+        stream: stream.id,
+        to: stream.to.clone(),
+        run,
+        sent_as: numbering.sent_as,
+        first,
+        sequence: numbering.sequence(first),
+        last,
+        last_sequence: numbering.sequence(last),
+        offset: stream.offset,
+    })
+}
+
+/// A topic that grows is dealt anew when what was numbered before has drained.
+fn check_growth(state: &mut State, id: StreamId) {
+    let Some(topic) = state.streams.get(id.0 as usize).map(|stream| stream.topic) else {
+        return;
+    };
+    if state
+        .topics
+        .get(topic.0 as usize)
+        .is_some_and(|t| t.growing.is_some())
+    {
+        state.to_deal.push(topic);
+        state.poke = true;
+    }
+}
+
+impl Shared {
+    fn identify(&self, run: Run, identity: Identity) -> io::Result<()> {
+        let mut batch = MetaBatch::default();
+        batch.identity(run, &identity);
+        self.meta.lock().apply(&batch, true)?;
+        self.state
+            .lock()
+            .tell(log::Entry::Identity { run, identity });
+        Ok(())
+    }
+
+    fn rebase(&self, id: StreamId, run: Run, from: u64, identity: Identity) -> io::Result<Run> {
+        let sent_as = {
+            let mut state = self.state.lock();
+            state.newest_run = Run(state.newest_run.0 + 1);
+            state.newest_run
+        };
+        let bases = {
+            let state = self.state.lock();
+            // Tried on a copy first: nothing may change if it cannot be stored.
+            let Some(stream) = state.streams.get(id.0 as usize) else {
+                return Ok(sent_as);
+            };
+            stream.numbering_copy().rebase(run, from, sent_as)
+        };
+        let mut batch = MetaBatch::default();
+        batch.identity(sent_as, &identity);
+        let stored = bases.clone();
+        for (run, zero) in bases {
+            batch.base(id, run, zero, sent_as);
+        }
+        self.meta.lock().apply(&batch, true)?;
+        let mut state = self.state.lock();
+        if let Some(stream) = state.stream(id) {
+            stream.rebase(run, from, sent_as);
+            stream.taken = None;
+        }
+        state.tell(log::Entry::Identity {
+            run: sent_as,
+            identity,
+        });
+        for (run, zero) in stored {
+            let from = zero.cast_unsigned();
+            state.tell(log::Entry::Base {
+                stream: id,
+                run,
+                from,
+                sent_as,
+            });
+        }
+        state.offer(id);
+        self.changed.notify_one();
+        Ok(sent_as)
+    }
+}

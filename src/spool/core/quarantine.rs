@@ -1,0 +1,90 @@
+//! Records that Kafka rejects: kept whole, in a lane of their own, out of their stream's way.
+
+use super::super::log::{self, FrameDraft, SectionDraft};
+use super::super::meta::Reason;
+use super::super::{Run, StreamId};
+use super::Shared;
+use super::state::{Rejected, State};
+use super::writer::Draft;
+use crate::metrics::Counter;
+use crate::record::Record;
+
+impl Shared {
+    /// Writes rejected records to the quarantine, then takes them out of their streams.
+    pub(super) fn quarantine_rejected(&self) {
+        let rejected = std::mem::take(&mut self.state.lock().to_quarantine);
+        for rejected in rejected {
+            let record = find(
+                &self.state.lock(),
+                rejected.stream,
+                rejected.run,
+                rejected.number,
+            );
+            let kept = record.is_some_and(|record| self.keep(&rejected, record));
+            let number = rejected.number;
+            let dropped = kept
+                && self.drop_range(
+                    rejected.stream,
+                    rejected.run,
+                    (number, number + 1),
+                    Reason::Rejected,
+                );
+            if !dropped {
+                // It is tried again with the next rejection of the same record.
+                tracing::error!(
+                    number,
+                    "a record that Kafka rejects cannot be put into quarantine"
+                );
+            }
+            let mut state = self.state.lock();
+            if let Some(stream) = state.stream(rejected.stream) {
+                stream.held = false;
+            }
+            state.offer(rejected.stream);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    fn keep(&self, rejected: &Rejected, record: Record) -> bool {
+        let note = log::Entry::Note(rejected.cause.clone().into());
+        let bytes = record.size();
+        let section = SectionDraft {
+            stream: rejected.stream,
+            run: rejected.run,
+            first: rejected.number,
+            records: vec![record],
+        };
+        let frame = FrameDraft {
+            controls: vec![note],
+            sections: vec![section],
+        };
+        let draft = Draft {
+            lane: log::QUARANTINE,
+            frame,
+            bytes,
+        };
+        let result = {
+            let mut log = self.log.lock();
+            log.append(draft.lane, &draft.frame, self)
+        };
+        match result {
+            Ok(done) => {
+                self.metrics.add(Counter::DiskBytes, done.bytes_written);
+                tracing::warn!(cause = %rejected.cause, "a record was put into quarantine");
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "the quarantine cannot be written");
+                false
+            }
+        }
+    }
+}
+
+fn find(state: &State, stream: StreamId, run: Run, number: u64) -> Option<Record> {
+    let stream = state.streams.get(stream.0 as usize)?;
+    let mut all = stream.cold.iter().chain(&stream.hot);
+    all.find(|entry| entry.run == run && entry.number == number)
+        .map(|entry| entry.record.clone())
+}

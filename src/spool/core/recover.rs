@@ -1,0 +1,345 @@
+//! From what lies on disk to a running spool.
+//!
+//! Segments and sled say the same of most things; where they differ the further cursor, the greater run and
+//! the union of drops hold. A run whose identity was never stored has sent nothing, so its records need no
+//! question; without sled that cannot be known, and Kafka is asked.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+use super::super::intake::TopicOptions;
+use super::super::log::{self, Log, LogConfig, Recovered, Store};
+use super::super::meta::{Meta, Stored};
+use super::super::{Run, StreamId, TopicPartition};
+use super::intake::RECORD_BYTES_MAX;
+use super::state::{Segment, State};
+use super::stream::{Span, Stream};
+use super::{OpenError, Shared};
+use crate::config::checked;
+use crate::metrics::{Counter, Metrics};
+
+/// Opens log and state and puts them together.
+pub(super) fn open(
+    config: &checked::Spool,
+    store: Arc<dyn Store>,
+    meta_folder: &Path,
+    metrics: Arc<Metrics>,
+) -> Result<Shared, OpenError> {
+    let log_config = LogConfig {
+        segment_bytes: config.segment_bytes,
+        max_bytes: config.max_bytes,
+        min_free_bytes: config.min_free_bytes,
+        compression_level: config.compression_level,
+    };
+    let (mut log, recovered) = Log::open(store, log_config)?;
+    let (meta, fresh) = Meta::open(meta_folder)?;
+    let stored = meta.load();
+    metrics.add(Counter::TornTails, recovered.torn_tails);
+    let mut state = assemble(&recovered, &stored, fresh);
+    for segment in std::mem::take(&mut state.to_free) {
+        log.free(segment);
+    }
+    let reader = log.reader();
+    let shared = Shared {
+        state: Mutex::new(state),
+        changed: Notify::new(),
+        writer: Condvar::new(),
+        loader: Condvar::new(),
+        log: Mutex::new(log),
+        reader,
+        meta: Mutex::new(meta),
+        config: config.clone(),
+        metrics,
+        started: Instant::now(),
+        threads: Mutex::new(Vec::new()),
+    };
+    shared.report_damage(&recovered);
+    shared.begin_run()?;
+    Ok(shared)
+}
+
+impl Shared {
+    fn report_damage(&self, recovered: &Recovered) {
+        if recovered.torn_tails > 0 {
+            tracing::warn!(
+                tails = recovered.torn_tails,
+                "torn tails were cut, as after a power cut"
+            );
+        }
+        for damage in &recovered.damage {
+            tracing::error!(segment = ?damage.segment, what = %damage.what, "the spool is damaged");
+            for range in &damage.ranges {
+                let live = self.live_part(range);
+                if let Some(live) = live {
+                    self.drop_range(
+                        range.stream,
+                        range.run,
+                        live,
+                        super::super::meta::Reason::Damaged,
+                    );
+                }
+            }
+        }
+    }
+
+    fn live_part(&self, range: &log::Section) -> Option<(u64, u64)> {
+        let state = self.state.lock();
+        let stream = state.streams.get(range.stream.0 as usize)?;
+        let floor = match stream.confirmed.0.cmp(&range.run) {
+            std::cmp::Ordering::Greater => return None,
+            std::cmp::Ordering::Equal => stream.confirmed.1,
+            std::cmp::Ordering::Less => 0,
+        };
+        let first = range.first.max(floor);
+        (first < range.end()).then_some((first, range.end()))
+    }
+
+    fn begin_run(&self) -> std::io::Result<()> {
+        let run = self.state.lock().run;
+        self.meta.lock().put_run(run, super::wall_ms())
+    }
+}
+
+fn assemble(recovered: &Recovered, stored: &Stored, meta_is_new: bool) -> State {
+    let newest = recovered.newest_run.max(stored.newest_run);
+    let run = Run(newest.map_or(1, |run| run.0 + 1));
+    let mut state = State::new(run);
+    name_streams(&mut state, recovered, stored);
+    let mut identified: Vec<Run> = stored.identities.iter().map(|(run, _)| *run).collect();
+    for (topic, count) in &stored.partitions {
+        set_count(&mut state, topic, *count);
+    }
+    for entry in &recovered.entries {
+        apply_entry(&mut state, entry, &mut identified);
+    }
+    apply_stored(&mut state, stored);
+    add_segments(&mut state, recovered);
+    for stream in &mut state.streams {
+        finish(stream, run, |run| meta_is_new || identified.contains(&run));
+    }
+    let ids: Vec<StreamId> = state.streams.iter().map(|stream| stream.id).collect();
+    for id in ids {
+        state.release_spans(id);
+        state.seek(id);
+    }
+    release_unneeded(&mut state);
+    state.records = state.streams.iter().map(on_disk).sum();
+    state
+}
+
+/// Makes the streams with the ids that they had.
+fn name_streams(state: &mut State, recovered: &Recovered, stored: &Stored) {
+    let mut names: HashMap<u32, &TopicPartition> = HashMap::new();
+    for entry in &recovered.entries {
+        if let log::Entry::Declare { stream, to } = entry {
+            names.insert(stream.0, to);
+        }
+    }
+    for (id, to) in &stored.streams {
+        names.entry(id.0).or_insert(to);
+    }
+    let Some(last) = names.keys().copied().max() else {
+        return;
+    };
+    let run = state.run;
+    for id in 0..=last {
+        let unnamed = TopicPartition {
+            topic: "".into(),
+            partition: super::super::PROVISIONAL,
+        };
+        let to = names.get(&id).copied().unwrap_or(&unnamed).clone();
+        let topic = state.intern(&to.topic, &TopicOptions::default(), RECORD_BYTES_MAX);
+        state
+            .streams
+            .push(Stream::new(StreamId(id), to.clone(), topic, 0, run));
+        let Some(known) = state.topic(topic) else {
+            continue;
+        };
+        match usize::try_from(to.partition) {
+            Err(_) => known.provisional = Some(StreamId(id)),
+            Ok(at) => {
+                if known.streams.len() <= at {
+                    known.streams.resize(at + 1, None);
+                }
+                if let Some(slot) = known.streams.get_mut(at) {
+                    *slot = Some(StreamId(id));
+                }
+            }
+        }
+    }
+}
+
+fn set_count(state: &mut State, topic: &str, count: u32) {
+    let id = state.intern(topic, &TopicOptions::default(), RECORD_BYTES_MAX);
+    if let Some(topic) = state.topic(id) {
+        topic.partitions = count;
+    }
+}
+
+fn apply_entry(state: &mut State, entry: &log::Entry, identified: &mut Vec<Run>) {
+    match entry {
+        log::Entry::Cursor {
+            stream,
+            run,
+            next,
+            offset,
+        } => {
+            move_cursor(state, *stream, (*run, *next), *offset);
+        }
+        log::Entry::Drop {
+            stream,
+            run,
+            from,
+            to,
+            ..
+        } => {
+            if let Some(stream) = state.stream(*stream) {
+                stream.numbering(*run).drop_range(*from, *to);
+            }
+        }
+        log::Entry::Base {
+            stream,
+            run,
+            from,
+            sent_as,
+        } => rebase(state, *stream, *run, from.cast_signed(), *sent_as),
+        log::Entry::Identity { run, .. } => identified.push(*run),
+        log::Entry::Partitions { topic, count } => {
+            let known = state
+                .topic_ids
+                .get(topic)
+                .and_then(|id| state.topics.get(id.0 as usize));
+            if known.is_none_or(|topic| topic.partitions == 0) {
+                set_count(state, topic, *count);
+            }
+        }
+        log::Entry::Declare { .. } | log::Entry::RunStart { .. } | log::Entry::Note(_) => {}
+    }
+}
+
+fn apply_stored(state: &mut State, stored: &Stored) {
+    for (stream, cursor) in &stored.cursors {
+        move_cursor(state, *stream, (cursor.run, cursor.next), cursor.offset);
+    }
+    for base in &stored.bases {
+        rebase(state, base.stream, base.run, base.zero, base.sent_as);
+    }
+    for drop in &stored.drops {
+        let Some(stream) = state.stream(drop.stream) else {
+            continue;
+        };
+        if drop.fate_known {
+            stream.numbering(drop.run).drop_range(drop.first, drop.end);
+        } else {
+            stream.holes.push((drop.run, drop.first, drop.end));
+        }
+    }
+    if let Some(newest) = stored.newest_run {
+        state.newest_run = state.newest_run.max(newest);
+    }
+}
+
+fn move_cursor(state: &mut State, id: StreamId, to: (Run, u64), offset: Option<i64>) {
+    if let Some(stream) = state.stream(id)
+        && to >= stream.confirmed
+    {
+        stream.confirmed = to;
+        stream.load_next = to;
+        stream.offset = offset.or(stream.offset);
+    }
+}
+
+fn rebase(state: &mut State, id: StreamId, run: Run, zero: i64, sent_as: Run) {
+    if let Some(stream) = state.stream(id) {
+        let numbering = stream.numbering(run);
+        if sent_as >= numbering.sent_as {
+            numbering.rebase(zero, sent_as);
+        }
+    }
+}
+
+fn add_segments(state: &mut State, recovered: &Recovered) {
+    for info in &recovered.segments {
+        if usize::from(info.lane) >= super::state::LANES {
+            continue;
+        }
+        let oldest_ms = info.oldest_ms.unwrap_or_else(super::wall_ms);
+        let segment = Segment {
+            lane: info.lane,
+            spans: 0,
+            sealed: info.sealed,
+            oldest_ms,
+            bytes: info.bytes,
+            records: info.spans.iter().map(|s| s.last + 1 - s.first).sum(),
+        };
+        state.segments.insert(info.id, segment);
+        for s in &info.spans {
+            let span = Span {
+                segment: info.id,
+                run: s.run,
+                first: s.first,
+                last: s.last,
+            };
+            state.add_span(s.stream, span);
+        }
+    }
+}
+
+/// What follows from a stream's spans: which runs it has, and which of them Kafka must be asked about.
+fn finish(stream: &mut Stream, current: Run, was_sent: impl Fn(Run) -> bool) {
+    let mut runs: Vec<Run> = stream.spans.iter().map(|span| span.run).collect();
+    runs.sort_unstable();
+    runs.dedup();
+    stream
+        .numberings
+        .retain(|n| runs.contains(&n.run) || n.run == current);
+    for run in runs {
+        let sent_as = stream.numbering(run).sent_as;
+        if !stream.is_provisional() && (was_sent(sent_as) || was_sent(run)) {
+            stream.unresolved.push(run);
+        }
+    }
+    let unresolved = stream.unresolved.clone();
+    let holes = std::mem::take(&mut stream.holes);
+    for (run, first, end) in holes {
+        if unresolved.contains(&run) {
+            stream.holes.push((run, first, end));
+        } else {
+            stream.numbering(run).drop_range(first, end);
+        }
+    }
+}
+
+fn release_unneeded(state: &mut State) {
+    let unneeded = state
+        .segments
+        .iter()
+        .filter(|(_, s)| s.spans == 0 && s.sealed);
+    let unneeded: Vec<_> = unneeded.map(|(id, _)| *id).collect();
+    for id in unneeded {
+        state.segments.remove(&id);
+        if !state.to_free.contains(&id) {
+            state.to_free.push(id);
+        }
+    }
+}
+
+fn on_disk(stream: &Stream) -> u64 {
+    let floor = |run: Run| {
+        if stream.confirmed.0 == run {
+            stream.confirmed.1
+        } else {
+            0
+        }
+    };
+    stream
+        .spans
+        .iter()
+        .map(|s| (s.last + 1).saturating_sub(s.first.max(floor(s.run))))
+        .sum()
+}

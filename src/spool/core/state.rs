@@ -1,0 +1,452 @@
+//! All streams, topics and segments of one spool: what the one lock guards.
+//!
+//! Nothing here blocks or does I/O. Whoever holds the lock changes state and leaves; threads that write and
+//! read the disk copy what they need, let go, and come back with the outcome.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::super::intake::{Refusal, Settle, Ticket, TopicOptions};
+use super::super::log::{self, FramePos, SegmentId};
+use super::super::{PROVISIONAL, Run, StreamId, TopicId, TopicPartition};
+use super::stream::{Entry, Span, Stream};
+
+/// Lanes for records: one a priority.
+pub(super) const LANES: usize = 10;
+/// Entries that wait for the next frame.
+const CONTROLS_MAX: usize = 1_000;
+
+/// A Kafka topic.
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub name: Arc<str>,
+    pub options: TopicOptions,
+    /// Whether a route has named it since the start.
+    pub named: bool,
+    /// Partition count by which records are dealt; 0: unknown.
+    pub partitions: u32,
+    /// A new count that waits until what was numbered by the old one has drained.
+    pub growing: Option<u32>,
+    /// Set once dealing by that count has begun.
+    pub dealing: bool,
+    /// Whether Kafka was asked in this run.
+    pub asked: bool,
+    pub record_bytes_max: usize,
+    /// By partition; made when first needed.
+    pub streams: Vec<Option<StreamId>>,
+    pub provisional: Option<StreamId>,
+    /// Where records without a key go, and how many bytes went there.
+    pub sticky: (u32, usize),
+}
+
+impl Topic {
+    /// Whether records go to the provisional stream.
+    pub fn is_provisional(&self) -> bool {
+        self.partitions == 0 || self.growing.is_some()
+    }
+}
+
+/// A segment file, as far as the streams go.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub lane: u8,
+    /// Spans that point here.
+    pub spans: usize,
+    pub sealed: bool,
+    pub oldest_ms: i64,
+    pub bytes: u64,
+    /// Records written to it.
+    pub records: u64,
+}
+
+/// Where the loader stands in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// The segment, and where in it; `None`: at its start.
+    pub segment: SegmentId,
+    pub at: Option<FramePos>,
+}
+
+/// A record that Kafka rejects, on its way to quarantine.
+#[derive(Debug)]
+pub(super) struct Rejected {
+    pub stream: StreamId,
+    pub run: Run,
+    pub number: u64,
+    pub cause: String,
+}
+
+/// Tickets that became due, grouped by who waits, to be settled without the lock.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    groups: Vec<(Arc<dyn Settle>, Vec<u64>)>,
+    pub count: u64,
+}
+
+impl Due {
+    pub fn add(&mut self, ticket: Ticket) {
+        self.count += 1;
+        let same = |to: &Arc<dyn Settle>| Arc::ptr_eq(to, &ticket.to);
+        match self.groups.last_mut() {
+            Some((to, tokens)) if same(to) => tokens.push(ticket.token),
+            _ => self.groups.push((ticket.to, vec![ticket.token])),
+        }
+    }
+
+    pub fn settle(self) {
+        for (to, tokens) in self.groups {
+            to.safe(&tokens);
+        }
+    }
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub(super) struct State {
+    /// Run that numbers new records.
+    pub run: Run,
+    /// Greatest run given out, rebased streams' included.
+    pub newest_run: Run,
+    pub topics: Vec<Topic>,
+    pub topic_ids: HashMap<Arc<str>, TopicId>,
+    pub streams: Vec<Stream>,
+    /// Streams that may be taken: live ones, then by lane.
+    pub ready_live: VecDeque<StreamId>,
+    pub ready_backlog: [VecDeque<StreamId>; LANES],
+    /// Streams with records that are not durable.
+    pub dirty: Vec<StreamId>,
+    pub segments: HashMap<SegmentId, Segment>,
+    pub reading: [Reading; LANES],
+    /// Lanes where the loader has found nothing more.
+    pub lane_done: [bool; LANES],
+    /// Entries for the next frame, so that they are known without sled.
+    pub controls: Vec<log::Entry>,
+    pub to_free: Vec<SegmentId>,
+    /// Streams whose head has outlived its time.
+    pub to_expire: Vec<StreamId>,
+    pub to_quarantine: Vec<Rejected>,
+    /// Topics whose provisional stream may be dealt.
+    pub to_deal: Vec<TopicId>,
+    /// Refusals not yet in the ledger.
+    pub refused: HashMap<(Refusal, String), u64>,
+    pub cursors_moved: Vec<StreamId>,
+    /// Topics whose partition count is to be stored.
+    pub counts_moved: Vec<TopicId>,
+    pub uplink_up: bool,
+    pub full: bool,
+    pub stopping: bool,
+    pub hot_bytes: usize,
+    pub cold_bytes: usize,
+    /// Records not confirmed, on disk or in memory.
+    pub records: u64,
+    /// Wakes the writer even if nothing is due by its clock.
+    pub poke: bool,
+}
+
+impl State {
+    pub fn new(run: Run) -> Self {
+        Self {
+            run,
+            newest_run: run,
+            topics: Vec::new(),
+            topic_ids: HashMap::new(),
+            streams: Vec::new(),
+            ready_live: VecDeque::new(),
+            ready_backlog: Default::default(),
+            dirty: Vec::new(),
+            segments: HashMap::new(),
+            reading: [Reading {
+                segment: SegmentId(0),
+                at: None,
+            }; LANES],
+            lane_done: [false; LANES],
+            controls: Vec::new(),
+            to_free: Vec::new(),
+            to_expire: Vec::new(),
+            to_quarantine: Vec::new(),
+            to_deal: Vec::new(),
+            refused: HashMap::new(),
+            cursors_moved: Vec::new(),
+            counts_moved: Vec::new(),
+            uplink_up: true,
+            full: false,
+            stopping: false,
+            hot_bytes: 0,
+            cold_bytes: 0,
+            records: 0,
+            poke: false,
+        }
+    }
+
+    pub fn stream(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.streams.get_mut(id.0 as usize)
+    }
+
+    pub fn topic(&mut self, id: TopicId) -> Option<&mut Topic> {
+        self.topics.get_mut(id.0 as usize)
+    }
+
+    /// The id of a topic, made at first sight.
+    pub fn intern(
+        &mut self,
+        name: &str,
+        options: &TopicOptions,
+        record_bytes_max: usize,
+    ) -> TopicId {
+        if let Some(id) = self.topic_ids.get(name).copied() {
+            return id;
+        }
+        let id = TopicId(u32::try_from(self.topics.len()).unwrap_or(u32::MAX));
+        let name: Arc<str> = name.into();
+        self.topic_ids.insert(name.clone(), id);
+        self.topics.push(Topic {
+            name,
+            options: *options,
+            named: false,
+            partitions: 0,
+            growing: None,
+            dealing: false,
+            asked: false,
+            record_bytes_max,
+            streams: Vec::new(),
+            provisional: None,
+            sticky: (0, 0),
+        });
+        id
+    }
+
+    /// What a route says of a topic: the first word holds. Streams from before this start take it over.
+    pub fn name_options(&mut self, id: TopicId, options: &TopicOptions) {
+        let Some(topic) = self.topics.get_mut(id.0 as usize).filter(|t| !t.named) else {
+            return;
+        };
+        topic.named = true;
+        topic.options = *options;
+        for id in topic.streams.iter().flatten().chain(&topic.provisional) {
+            if let Some(stream) = self.streams.get_mut(id.0 as usize) {
+                stream.lane = options.priority.min(9);
+            }
+        }
+    }
+
+    /// The stream of a partition, made at first need.
+    pub fn stream_of(&mut self, topic: TopicId, partition: i32) -> Option<StreamId> {
+        let next = StreamId(u32::try_from(self.streams.len()).ok()?);
+        let run = self.run;
+        let known = self.topics.get_mut(topic.0 as usize)?;
+        let slot = match usize::try_from(partition) {
+            Err(_) => &mut known.provisional,
+            Ok(at) => {
+                if known.streams.len() <= at {
+                    known.streams.resize(at + 1, None);
+                }
+                known.streams.get_mut(at)?
+            }
+        };
+        if let Some(id) = slot {
+            return Some(*id);
+        }
+        *slot = Some(next);
+        let to = TopicPartition {
+            topic: known.name.clone(),
+            partition: partition.max(PROVISIONAL),
+        };
+        let lane = known.options.priority.min(9);
+        self.streams.push(Stream::new(next, to, topic, lane, run));
+        Some(next)
+    }
+
+    /// Lists a stream as ready if it is.
+    pub fn offer(&mut self, id: StreamId) {
+        let run = self.run;
+        let Some(stream) = self.streams.get_mut(id.0 as usize) else {
+            return;
+        };
+        if stream.ready || !stream.can_be_taken(run) {
+            return;
+        }
+        stream.ready = true;
+        let lane = usize::from(stream.lane);
+        if stream.has_backlog(run) {
+            if let Some(queue) = self.ready_backlog.get_mut(lane) {
+                queue.push_back(id);
+            }
+        } else {
+            self.ready_live.push_back(id);
+        }
+    }
+
+    /// The next stream that can be taken: without a backlog first, then by priority.
+    pub fn next_ready(&mut self) -> Option<StreamId> {
+        let run = self.run;
+        loop {
+            let id = self.ready_live.pop_front().or_else(|| {
+                self.ready_backlog
+                    .iter_mut()
+                    .rev()
+                    .find_map(VecDeque::pop_front)
+            })?;
+            let stream = self.streams.get_mut(id.0 as usize)?;
+            stream.ready = false;
+            if stream.can_be_taken(run) {
+                return Some(id);
+            }
+        }
+    }
+
+    /// Adds what a synced frame holds.
+    pub fn add_span(&mut self, id: StreamId, span: Span) {
+        let Some(stream) = self.streams.get_mut(id.0 as usize) else {
+            return;
+        };
+        if (span.run, span.last) < stream.confirmed {
+            return;
+        }
+        if stream.add_span(span)
+            && let Some(segment) = self.segments.get_mut(&span.segment)
+        {
+            segment.spans += 1;
+        }
+    }
+
+    /// Drops spans behind a stream's cursor and lists segments that nobody needs any more.
+    pub fn release_spans(&mut self, id: StreamId) {
+        let mut released = Vec::new();
+        if let Some(stream) = self.streams.get_mut(id.0 as usize) {
+            stream.release_spans(&mut released);
+        }
+        for segment in released {
+            self.unpin(segment);
+        }
+    }
+
+    /// Has the next frame say this too; bounded, for sled has it already.
+    pub fn tell(&mut self, entry: log::Entry) {
+        if self.controls.len() < CONTROLS_MAX {
+            self.controls.push(entry);
+        }
+    }
+
+    /// One span less in a segment.
+    pub fn unpin(&mut self, id: SegmentId) {
+        if let Some(segment) = self.segments.get_mut(&id) {
+            segment.spans = segment.spans.saturating_sub(1);
+            if segment.spans == 0 && segment.sealed {
+                self.segments.remove(&id);
+                self.to_free.push(id);
+                self.poke = true;
+            }
+        }
+    }
+
+    /// Has the loader go back to where a stream's next record lies, if it is past it.
+    pub fn seek(&mut self, id: StreamId) {
+        let run = self.run;
+        let Some(stream) = self.streams.get(id.0 as usize) else {
+            return;
+        };
+        let Some((_, segment)) = stream.first_unloaded(run) else {
+            return;
+        };
+        let Some(lane) = self.segments.get(&segment).map(|s| usize::from(s.lane)) else {
+            return;
+        };
+        if let Some(reading) = self.reading.get_mut(lane)
+            && reading.segment >= segment
+        {
+            *reading = Reading { segment, at: None };
+        }
+        if let Some(done) = self.lane_done.get_mut(lane) {
+            *done = false;
+        }
+    }
+
+    /// Frees memory of records that are on disk, up to what is taken; the loader brings them back.
+    pub fn evict_hot(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id.0 as usize) else {
+            return;
+        };
+        if stream.taken.is_some_and(|taken| !taken.cold) {
+            return;
+        }
+        let durable = stream.first_volatile();
+        if durable == 0 {
+            return;
+        }
+        for entry in stream.hot.drain(..durable) {
+            self.hot_bytes = self.hot_bytes.saturating_sub(entry.record.size());
+        }
+        if stream.hot.capacity() > 64 && stream.hot.len() < stream.hot.capacity() / 4 {
+            stream.hot.shrink_to_fit();
+        }
+        self.seek(id);
+    }
+
+    /// Frees memory of records that were read back but cannot be sent.
+    pub fn evict_cold(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id.0 as usize) else {
+            return;
+        };
+        if stream.taken.is_some_and(|taken| taken.cold) || stream.cold.is_empty() {
+            return;
+        }
+        if let Some(first) = stream.cold.front() {
+            stream.load_next = (first.run, first.number);
+        }
+        self.cold_bytes = self.cold_bytes.saturating_sub(stream.cold_bytes);
+        stream.cold_bytes = 0;
+        stream.cold = VecDeque::new();
+    }
+
+    /// Takes a stream's records before `to` out of memory; their tickets are due.
+    pub fn pop_before(&mut self, id: StreamId, to: (Run, u64), due: &mut Due) -> u64 {
+        let Some(stream) = self.streams.get_mut(id.0 as usize) else {
+            return 0;
+        };
+        let mut popped = 0;
+        while let Some(entry) = pop_if_before(&mut stream.cold, to) {
+            stream.cold_bytes = stream.cold_bytes.saturating_sub(entry.record.size());
+            self.cold_bytes = self.cold_bytes.saturating_sub(entry.record.size());
+            popped += 1;
+            due_of(entry, due);
+        }
+        while let Some(entry) = pop_if_before(&mut stream.hot, to) {
+            self.hot_bytes = self.hot_bytes.saturating_sub(entry.record.size());
+            popped += 1;
+            due_of(entry, due);
+        }
+        stream.durable = stream.durable.max(if to.0 == self.run { to.1 } else { 0 });
+        popped
+    }
+
+    /// Moves a stream's cursor and gives back what it held.
+    pub fn confirm(&mut self, id: StreamId, to: (Run, u64), due: &mut Due) {
+        let popped = self.pop_before(id, to, due);
+        self.records = self.records.saturating_sub(popped);
+        let Some(stream) = self.streams.get_mut(id.0 as usize) else {
+            return;
+        };
+        let had_moved = stream.cursor_moved;
+        if stream.confirm(to) {
+            if !had_moved {
+                self.cursors_moved.push(id);
+            }
+            self.release_spans(id);
+        }
+    }
+}
+
+fn pop_if_before(queue: &mut VecDeque<Entry>, to: (Run, u64)) -> Option<Entry> {
+    let first = queue.front()?;
+    if (first.run, first.number) < to {
+        queue.pop_front()
+    } else {
+        None
+    }
+}
+
+fn due_of(entry: Entry, due: &mut Due) {
+    if let Some(ticket) = entry.ticket {
+        due.add(ticket);
+    }
+}

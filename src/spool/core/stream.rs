@@ -1,0 +1,412 @@
+//! One stream's records between intake and confirmation. Pure state: no locks, no I/O, no clock.
+//!
+//! ```text
+//!   confirmed │ cold (read back) │ on disk only │ hot (in memory)            │ next
+//!   ──────────┼──────────────────┼──────────────┼────────────────────────────┼─────▶ (run, number)
+//!             └ taken: being sent┘  load_next ┘  └ durable: on disk as well ─┘
+//! ```
+//! # Invariants
+//! - `hot` holds an unbroken end of the current run, less what was dropped; what is not durable is in it.
+//! - Records are handed out in order: `cold`, then, when nothing is left on disk only, `hot`.
+//! - While records are taken they stay at the front of `cold` or `hot`.
+
+use std::collections::VecDeque;
+
+use super::super::log::SegmentId;
+use super::super::{Run, StreamId, Ticket, TopicId, TopicPartition};
+use crate::record::Record;
+
+/// A place in a stream: runs come one after the other, numbers within them.
+pub(super) type Place = (Run, u64);
+
+/// A record in memory.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub run: Run,
+    pub number: u64,
+    pub record: Record,
+    /// Who waits; taken out when the record is safe.
+    pub ticket: Option<Ticket>,
+    /// Milliseconds on the spool's clock at which it came in.
+    pub at_ms: u64,
+}
+
+/// Records of this stream in one segment: `first` to `last`, not all of them its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub segment: SegmentId,
+    pub run: Run,
+    pub first: u64,
+    pub last: u64,
+}
+
+/// How numbers of one run become Kafka sequences.
+#[derive(Clone, Debug)]
+pub(super) struct Numbering {
+    pub run: Run,
+    /// Run whose identity sends them.
+    pub sent_as: Run,
+    /// The number that has sequence 0. Below zero when records of an older run go first under the same identity.
+    pub zero: i64,
+    /// Dropped ranges at or behind `zero`, ascending, not touching: first number, number behind the last.
+    pub drops: Vec<(u64, u64)>,
+}
+
+impl Numbering {
+    pub fn new(run: Run) -> Self {
+        Self {
+            run,
+            sent_as: run,
+            zero: 0,
+            drops: Vec::new(),
+        }
+    }
+
+    /// Kafka's sequence of `number`, before the wrap: its distance from `zero`, less what was dropped.
+    pub fn sequence(&self, number: u64) -> u64 {
+        let dropped: u64 = self
+            .drops
+            .iter()
+            .take_while(|(first, _)| *first < number)
+            .map(|(first, end)| (*end).min(number) - *first)
+            .sum();
+        let distance = number.cast_signed().saturating_sub(self.zero);
+        u64::try_from(distance).unwrap_or(0).saturating_sub(dropped)
+    }
+
+    /// Takes `first..end` out of the count; gives how many were not out of it before.
+    pub fn drop_range(&mut self, first: u64, end: u64) -> u64 {
+        let first = first.max(u64::try_from(self.zero).unwrap_or(0));
+        let count =
+            |drops: &[(u64, u64)]| drops.iter().map(|(first, end)| end - first).sum::<u64>();
+        let before = count(&self.drops);
+        if first < end {
+            self.drops.push((first, end));
+        }
+        self.drops.sort_unstable();
+        let mut merged: Vec<(u64, u64)> = Vec::with_capacity(self.drops.len());
+        for (first, end) in self.drops.drain(..) {
+            match merged.last_mut() {
+                Some(last) if first <= last.1 => last.1 = last.1.max(end),
+                _ => merged.push((first, end)),
+            }
+        }
+        self.drops = merged;
+        count(&self.drops) - before
+    }
+
+    /// From now on `sent_as` sends, and number `zero` has sequence 0.
+    pub fn rebase(&mut self, zero: i64, sent_as: Run) {
+        self.zero = zero;
+        self.sent_as = sent_as;
+        for (first, end) in std::mem::take(&mut self.drops) {
+            self.drop_range(first, end);
+        }
+    }
+}
+
+/// What is with the uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TakenRange {
+    pub run: Run,
+    pub last: u64,
+    pub cold: bool,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub id: StreamId,
+    pub to: TopicPartition,
+    pub topic: TopicId,
+    pub lane: u8,
+    /// Number of the next record to come in.
+    pub next: u64,
+    /// Records of the current run below this are on disk, or confirmed.
+    pub durable: u64,
+    /// Everything before this place is confirmed or dropped.
+    pub confirmed: Place,
+    /// Kafka offset behind the last confirmed record, if known.
+    pub offset: Option<i64>,
+    pub hot: VecDeque<Entry>,
+    pub cold: VecDeque<Entry>,
+    pub cold_bytes: usize,
+    /// What is on disk, ascending.
+    pub spans: VecDeque<Span>,
+    /// Everything on disk before this place has been read back, or need not be.
+    pub load_next: Place,
+    /// Where the loader was sent back for this stream without finding anything.
+    pub sought: Option<Place>,
+    pub taken: Option<TakenRange>,
+    /// Runs that still have records here, ascending; the current one last.
+    pub numberings: Vec<Numbering>,
+    /// Oldest run whose standing in Kafka must be asked before anything is sent.
+    pub unresolved: Vec<Run>,
+    /// What is missing of unresolved runs: first number, number behind the last. Whether Kafka has them is
+    /// not known yet.
+    pub holes: Vec<(Run, u64, u64)>,
+    /// Set while the uplink cannot send it though it can send others.
+    pub stalled: bool,
+    /// Set while it holds more of the disk than a stalled stream may.
+    pub refusing: bool,
+    /// Set while the writer thread has work to do on it before it may be taken: expiry, quarantine.
+    pub held: bool,
+    /// Listed in the ready queues.
+    pub ready: bool,
+    /// Listed as having records that are not durable.
+    pub dirty: bool,
+    /// Its cursor moved past something on disk since it was last stored.
+    pub cursor_moved: bool,
+    /// Records of it that are on disk, estimated bytes there.
+    pub disk_bytes: u64,
+}
+
+impl Stream {
+    pub fn new(id: StreamId, to: TopicPartition, topic: TopicId, lane: u8, run: Run) -> Self {
+        Self {
+            id,
+            to,
+            topic,
+            lane,
+            next: 0,
+            durable: 0,
+            confirmed: (Run(0), 0),
+            offset: None,
+            hot: VecDeque::new(),
+            cold: VecDeque::new(),
+            cold_bytes: 0,
+            spans: VecDeque::new(),
+            load_next: (Run(0), 0),
+            sought: None,
+            taken: None,
+            numberings: vec![Numbering::new(run)],
+            unresolved: Vec::new(),
+            holes: Vec::new(),
+            stalled: false,
+            refusing: false,
+            held: false,
+            ready: false,
+            dirty: false,
+            cursor_moved: false,
+            disk_bytes: 0,
+        }
+    }
+
+    pub fn is_provisional(&self) -> bool {
+        self.to.partition == super::super::PROVISIONAL
+    }
+
+    /// Whether records on disk must be read back before anything in `hot` may go.
+    pub fn has_unloaded(&self, run: Run) -> bool {
+        !self.spans.is_empty() && self.first_unloaded(run).is_some()
+    }
+
+    /// Whether a backlog on disk stands before the live records.
+    pub fn has_backlog(&self, run: Run) -> bool {
+        !self.cold.is_empty() || self.has_unloaded(run)
+    }
+
+    /// Whether a record can be handed out now.
+    pub fn can_be_taken(&self, run: Run) -> bool {
+        self.taken.is_none()
+            && !self.held
+            && !self.is_provisional()
+            && self.unresolved.is_empty()
+            && (!self.cold.is_empty() || (!self.hot.is_empty() && !self.has_unloaded(run)))
+    }
+
+    /// Nothing of it is anywhere but in Kafka.
+    pub fn is_drained(&self) -> bool {
+        self.hot.is_empty() && self.cold.is_empty() && self.spans.is_empty()
+    }
+
+    pub fn numbering(&mut self, run: Run) -> &mut Numbering {
+        let at = match self.numberings.binary_search_by_key(&run, |n| n.run) {
+            Ok(at) => at,
+            Err(at) => {
+                self.numberings.insert(at, Numbering::new(run));
+                at
+            }
+        };
+        // The index was found or made just above.
+        #[expect(clippy::indexing_slicing, reason = "binary search gave the index")]
+        &mut self.numberings[at]
+    }
+
+    /// What bears on sequences, apart from its records.
+    pub fn numbering_copy(&self) -> Self {
+        let mut copy = Self::new(
+            self.id,
+            self.to.clone(),
+            self.topic,
+            self.lane,
+            self.confirmed.0,
+        );
+        copy.numberings.clone_from(&self.numberings);
+        copy.spans.clone_from(&self.spans);
+        copy
+    }
+
+    /// From `from` of `run` on, `sent_as` sends this stream: later runs too, so that epochs grow along it. Gives
+    /// the bases to store: run and the number that has sequence 0.
+    pub fn rebase(&mut self, run: Run, from: u64, sent_as: Run) -> Vec<(Run, i64)> {
+        self.numbering(run);
+        let mut before = 0u64;
+        let mut bases = Vec::new();
+        for numbering in self.numberings.iter_mut().filter(|n| n.run >= run) {
+            let zero = if numbering.run == run {
+                from.cast_signed()
+            } else {
+                before.cast_signed().saturating_neg()
+            };
+            numbering.rebase(zero, sent_as);
+            bases.push((numbering.run, zero));
+            let ends = self
+                .spans
+                .iter()
+                .filter(|s| s.run == numbering.run)
+                .map(|s| s.last + 1);
+            before = numbering.sequence(ends.max().unwrap_or(0)).max(before);
+        }
+        bases
+    }
+
+    /// Takes numbers out of the count of their run, and so of later runs that go on counting behind it. Gives
+    /// the bases that moved.
+    pub fn drop_numbers(&mut self, run: Run, first: u64, end: u64) -> Vec<(Run, i64)> {
+        let numbering = self.numbering(run);
+        let dropped = numbering.drop_range(first, end);
+        let sent_as = numbering.sent_as;
+        let mut moved = Vec::new();
+        let later = |n: &&mut Numbering| n.run > run && n.sent_as == sent_as;
+        for numbering in self.numberings.iter_mut().filter(later) {
+            numbering.zero = numbering.zero.saturating_add(dropped.cast_signed());
+            moved.push((numbering.run, numbering.zero));
+        }
+        moved
+    }
+
+    /// Records that are not durable yet: their index in `hot`.
+    pub fn first_volatile(&self) -> usize {
+        self.hot
+            .partition_point(|entry| entry.number < self.durable)
+    }
+
+    /// The first place that is still here, in memory or on disk.
+    pub fn first_left(&self) -> Option<Place> {
+        let confirmed = self.confirmed;
+        let live = self
+            .spans
+            .iter()
+            .find(|span| (span.run, span.last) >= confirmed);
+        let on_disk = live.map(|span| (span.run, span.first).max(confirmed));
+        let in_memory = self
+            .cold
+            .front()
+            .or(self.hot.front())
+            .map(|e| (e.run, e.number));
+        on_disk.into_iter().chain(in_memory).min()
+    }
+
+    /// Forgets spans that lie before the cursor; gives the segments that lost one.
+    pub fn release_spans(&mut self, freed: &mut Vec<SegmentId>) {
+        let confirmed = self.confirmed;
+        self.spans.retain(|span| {
+            let live = (span.run, span.last) >= confirmed;
+            if !live {
+                freed.push(span.segment);
+            }
+            live
+        });
+        if self.spans.is_empty() {
+            self.disk_bytes = 0;
+        }
+    }
+
+    /// Adds what a synced frame holds; spans stay sorted by place. Gives true when it is a new span, false
+    /// when it went on where another of its segment ended.
+    pub fn add_span(&mut self, span: Span) -> bool {
+        let joins =
+            |s: &Span| s.segment == span.segment && s.run == span.run && s.last + 1 == span.first;
+        if let Some(old) = self.spans.iter_mut().rev().find(|s| joins(s)) {
+            old.last = span.last;
+            return false;
+        }
+        let at = self
+            .spans
+            .partition_point(|s| (s.run, s.first) <= (span.run, span.first));
+        self.spans.insert(at, span);
+        true
+    }
+
+    /// The first place on disk that is not in memory and not confirmed, with its segment.
+    pub fn first_unloaded(&self, run: Run) -> Option<(Place, SegmentId)> {
+        let upto = self
+            .hot
+            .front()
+            .map_or((run, self.next), |entry| (entry.run, entry.number));
+        for span in self
+            .spans
+            .iter()
+            .filter(|span| (span.run, span.last) >= self.load_next)
+        {
+            let mut place = (span.run, span.first).max(self.load_next);
+            for (first, end) in self.drops_of(span.run) {
+                if (*first..*end).contains(&place.1) {
+                    place.1 = *end;
+                }
+            }
+            if place.1 <= span.last {
+                return (place < upto).then_some((place, span.segment));
+            }
+        }
+        None
+    }
+
+    fn drops_of(&self, run: Run) -> &[(u64, u64)] {
+        self.numberings
+            .iter()
+            .find(|n| n.run == run)
+            .map_or(&[], |n| &n.drops)
+    }
+
+    /// Moves the cursor to `to`; gives true when it passed something on disk.
+    pub fn confirm(&mut self, to: Place) -> bool {
+        if to <= self.confirmed {
+            return false;
+        }
+        self.confirmed = to;
+        self.load_next = self.load_next.max(to);
+        let passed = self
+            .spans
+            .front()
+            .is_some_and(|span| (span.run, span.first) < to);
+        self.cursor_moved |= passed;
+        passed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_leave_no_hole_for_what_was_dropped() {
+        let mut numbering = Numbering::new(Run(1));
+        assert_eq!(numbering.sequence(7), 7);
+        numbering.drop_range(3, 5);
+        numbering.drop_range(5, 6);
+        assert_eq!(numbering.drops, vec![(3, 6)]);
+        assert_eq!((numbering.sequence(2), numbering.sequence(6)), (2, 3));
+        numbering.rebase(5, Run(4));
+        assert_eq!(numbering.drop_range(5, 6), 0);
+        assert_eq!(
+            (
+                numbering.sent_as,
+                numbering.sequence(6),
+                numbering.sequence(9)
+            ),
+            (Run(4), 0, 3)
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! The running spool on a real folder and on a simulated disk.

@@ -1,0 +1,253 @@
+//! Segment files: which there are, which are free, how new ones are made; and the table of live segments
+//! that writer and readers share.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::index::{Index, IndexRead};
+use super::scan::{Ident, Region};
+use super::{AppendError, LogConfig, SegmentId, Span, Store, StoreFile};
+
+/// A segment that is in use.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub ident: Ident,
+    pub name: String,
+    pub file: Arc<dyn StoreFile>,
+    pub length: u64,
+    /// Where frames begin.
+    pub start: u64,
+    /// The byte behind the last synced frame. Readers go no further.
+    committed: AtomicU64,
+    freed: AtomicBool,
+    /// What it holds, while it is not written at the segment's end.
+    pub index: Mutex<Option<Box<Index>>>,
+}
+
+impl Segment {
+    pub fn new(ident: Ident, file: FreeFile, index: Box<Index>, sealed: bool) -> Self {
+        Self {
+            ident,
+            name: file.name,
+            file: file.file,
+            length: file.length,
+            start: index.frames_start,
+            committed: AtomicU64::new(index.frames_end),
+            freed: AtomicBool::new(false),
+            index: Mutex::new((!sealed).then_some(index)),
+        }
+    }
+
+    pub fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    pub fn commit(&self, end: u64) {
+        self.committed.store(end, Ordering::Release);
+    }
+
+    pub fn is_freed(&self) -> bool {
+        self.freed.load(Ordering::Acquire)
+    }
+
+    /// The committed part.
+    pub fn region(&self) -> Region<'_> {
+        Region {
+            file: self.file.as_ref(),
+            ident: self.ident,
+            limit: self.committed(),
+        }
+    }
+
+    /// What it holds; from the disk if it is sealed. Empty if that is damaged.
+    pub fn spans(&self) -> Vec<Span> {
+        if let Some(index) = self.index.lock().as_ref() {
+            return index.spans();
+        }
+        match read_index(self.file.as_ref(), self.length) {
+            IndexRead::Good(generation, index) if generation == self.ident.generation => {
+                index.spans()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Reads the index at a file's end.
+pub(super) fn read_index(file: &dyn StoreFile, length: u64) -> IndexRead {
+    let mut wanted = 4096usize;
+    for _ in 0..2 {
+        let Some(at) = length.checked_sub(wanted as u64) else {
+            return IndexRead::Bad;
+        };
+        let mut end = vec![0; wanted];
+        if !file.read_at(at, &mut end).is_ok_and(|read| read == wanted) {
+            return IndexRead::Bad;
+        }
+        match Index::read(&end) {
+            IndexRead::Short(more) => wanted = more,
+            other => return other,
+        }
+    }
+    IndexRead::Bad
+}
+
+/// Live segments by generation.
+#[derive(Debug, Default)]
+pub(super) struct Table(RwLock<HashMap<SegmentId, Arc<Segment>>>);
+
+impl Table {
+    pub fn get(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        self.0.read().get(&id).cloned()
+    }
+
+    pub fn insert(&self, segment: Arc<Segment>) {
+        let id = SegmentId(segment.ident.generation);
+        self.0.write().insert(id, segment);
+    }
+
+    /// Takes a segment out; readers that are in it will notice.
+    pub fn remove(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        let segment = self.0.write().remove(&id)?;
+        segment.freed.store(true, Ordering::Release);
+        Some(segment)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.0.read().values().map(|segment| segment.length).sum()
+    }
+}
+
+/// A file that holds nothing needed.
+#[derive(Clone, Debug)]
+pub(super) struct FreeFile {
+    pub name: String,
+    pub file: Arc<dyn StoreFile>,
+    pub length: u64,
+    /// Of the segment it held, 0 for none.
+    pub generation: u64,
+}
+
+/// Files that are free, and the making of new ones.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub store: Arc<dyn Store>,
+    pub config: LogConfig,
+    pub free: Vec<FreeFile>,
+    /// Bytes of files that are left alone: of a newer version, or unreadable.
+    pub alien_bytes: u64,
+    pub next_name: u64,
+    /// Generation of the newest head that was written.
+    pub newest_head: u64,
+}
+
+impl Files {
+    /// A file for the next segment. `live` is what segments take. The one with the newest checkpoint
+    /// comes last: until a newer one is synced it is the only whole one.
+    pub fn obtain(&mut self, live: u64) -> Result<FreeFile, AppendError> {
+        let size = self.config.segment_bytes;
+        let fits = |file: &FreeFile| file.length == size;
+        let oldest = |files: &Self, newest_too: bool| {
+            let usable = files.free.iter().enumerate().filter(|(_, file)| {
+                fits(file) && (newest_too || file.generation != files.newest_head)
+            });
+            usable
+                .min_by_key(|(_, file)| file.generation)
+                .map(|(at, _)| at)
+        };
+        if let Some(at) = oldest(self, false) {
+            return Ok(self.free.swap_remove(at));
+        }
+        // Free files of another size only take room.
+        let odd: Vec<FreeFile> = self
+            .free
+            .extract_if(.., |file| file.length != size)
+            .collect();
+        for file in odd {
+            self.discard(file);
+        }
+        if self.can_create(live) {
+            match self.create() {
+                Ok(file) => return Ok(file),
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        oldest(self, true)
+            .map(|at| self.free.swap_remove(at))
+            .ok_or(AppendError::Full {
+                used: live + self.alien_bytes,
+                max: self.config.max_bytes,
+            })
+    }
+
+    /// Bytes of all files.
+    pub fn total(&self, live: u64) -> u64 {
+        live + self.alien_bytes + self.free.iter().map(|file| file.length).sum::<u64>()
+    }
+
+    /// Whether both bounds allow one more file.
+    pub fn can_create(&self, live: u64) -> bool {
+        let size = self.config.segment_bytes;
+        let disk = || self.store.free_bytes().unwrap_or(0);
+        self.total(live) + size <= self.config.max_bytes
+            && disk() >= self.config.min_free_bytes.saturating_add(size)
+    }
+
+    /// Makes a file full of zeros, durable with its name.
+    pub fn create(&mut self) -> io::Result<FreeFile> {
+        let name = format!("{:08}.seg", self.next_name);
+        self.next_name += 1;
+        let made = self.fill(&name);
+        if made.is_err() && self.store.remove(&name).is_err() {
+            // It is found empty or short at the next start, and removed then.
+            tracing::debug!(name, "an unfinished segment file stays");
+        }
+        Ok(FreeFile {
+            name,
+            file: made?,
+            length: self.config.segment_bytes,
+            generation: 0,
+        })
+    }
+
+    fn fill(&self, name: &str) -> io::Result<Arc<dyn StoreFile>> {
+        const CHUNK: u64 = 256 << 10;
+        let file = self.store.create(name)?;
+        let zeros = vec![0; usize::try_from(CHUNK).unwrap_or(0)];
+        let size = self.config.segment_bytes;
+        let mut at = 0;
+        while at < size {
+            let length = usize::try_from(CHUNK.min(size - at)).unwrap_or(0);
+            file.write_at(at, zeros.get(..length).unwrap_or(&zeros))?;
+            at += length as u64;
+        }
+        file.sync_data()?;
+        self.store.sync_dir()?;
+        Ok(file)
+    }
+
+    /// Keeps a file for reuse, or removes it when a quarter of the bound is kept already. Zeros are written
+    /// once a file, so files are kept rather than made again.
+    pub fn release(&mut self, file: FreeFile) {
+        let kept: u64 = self.free.iter().map(|file| file.length).sum();
+        let few = (self.config.max_bytes / 4).max(4 * self.config.segment_bytes);
+        let keep = kept + file.length <= few || file.generation == self.newest_head;
+        if keep && file.length == self.config.segment_bytes {
+            self.free.push(file);
+        } else {
+            self.discard(file);
+        }
+    }
+
+    fn discard(&mut self, file: FreeFile) {
+        if let Err(error) = self.store.remove(&file.name) {
+            tracing::warn!(%error, "a free segment file cannot be removed");
+            self.free.push(file);
+        }
+    }
+}

@@ -1,0 +1,547 @@
+//! Appends frames: one write and one sync each.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use zstd::bulk::Compressor;
+
+use super::body::BodyWriter;
+use super::entry::encode_sections;
+use super::files::{Files, FreeFile, Segment, Table};
+use super::frame::{self, Header};
+use super::index::Index;
+use super::reader::{FramePos, LogReader};
+use super::scan::Ident;
+use super::segment::Head;
+use super::{
+    AppendError, Appended, Catalog, Directory, Entry, FrameDraft, LANES, PAGE, RAW_BYTES_MAX,
+    Section, SectionDraft, SegmentId, page_up, place,
+};
+use crate::record::Record;
+use crate::spool::StreamId;
+
+/// The segment that a lane writes to.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub segment: Arc<Segment>,
+    pub declared: HashSet<StreamId>,
+}
+
+/// A lane as the writer sees it.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    pub open: Option<Open>,
+    /// The last number given to a frame, failed ones included.
+    pub last_number: u64,
+    /// The last frame that was synced, and its segment's generation.
+    pub last_synced: u64,
+    pub last_generation: u64,
+    /// Closed since the last append that succeeded.
+    pub closed: Option<SegmentId>,
+    pub segments: Vec<SegmentId>,
+}
+
+/// The log: one thread appends and frees.
+#[derive(Debug)]
+pub struct Log {
+    pub(super) table: Arc<Table>,
+    pub(super) files: Files,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) next_generation: u64,
+    pub(super) next_serial: u64,
+    pub(super) reader: LogReader,
+    pub(super) packer: Packer,
+}
+
+/// Buffers that are used again from frame to frame.
+pub(super) struct Packer {
+    compressor: Compressor<'static>,
+    body: BodyWriter,
+    raw: Vec<u8>,
+    packed: Vec<u8>,
+    directory: Vec<u8>,
+    out: Vec<u8>,
+}
+
+/// A frame's records, packed; it has no place yet.
+struct Packed {
+    sections: Vec<Section>,
+    oldest_ms: i64,
+    codec: u8,
+    raw_bytes: u32,
+    body_bytes: u32,
+}
+
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Packer").finish_non_exhaustive()
+    }
+}
+
+impl Packer {
+    pub fn new(level: i32) -> io::Result<Self> {
+        Ok(Self {
+            compressor: Compressor::new(level)?,
+            body: BodyWriter::default(),
+            raw: Vec::new(),
+            packed: Vec::new(),
+            directory: Vec::new(),
+            out: Vec::new(),
+        })
+    }
+
+    /// Packs the records into `packed` (zstd) or leaves them in `raw` (plain).
+    fn pack(&mut self, drafts: &[SectionDraft]) -> Result<Packed, AppendError> {
+        let mut sorted: Vec<&SectionDraft> = drafts
+            .iter()
+            .filter(|draft| !draft.records.is_empty())
+            .collect();
+        sorted.sort_by_key(|draft| (draft.run, draft.stream, draft.first));
+        let records = || sorted.iter().flat_map(|draft| draft.records.iter());
+        let size: usize = records().map(Record::size).sum();
+        let too_large = |bytes: usize| AppendError::TooLarge {
+            bytes: bytes as u64,
+            max: RAW_BYTES_MAX as u64,
+        };
+        if size > RAW_BYTES_MAX {
+            return Err(too_large(size));
+        }
+        let oldest_ms = records()
+            .map(|record| record.timestamp_ms)
+            .min()
+            .unwrap_or(0);
+        self.raw.clear();
+        self.body.encode(records(), oldest_ms, &mut self.raw);
+        self.packed.clear();
+        self.packed
+            .reserve(zstd::zstd_safe::compress_bound(self.raw.len()));
+        if !self.raw.is_empty() {
+            self.compressor
+                .compress_to_buffer(&self.raw, &mut self.packed)?;
+        }
+        let zstd = self.packed.len() < self.raw.len();
+        let body = if zstd { &self.packed } else { &self.raw };
+        Ok(Packed {
+            sections: merge(&sorted),
+            oldest_ms,
+            codec: if zstd { frame::ZSTD } else { frame::PLAIN },
+            raw_bytes: u32::try_from(self.raw.len()).map_err(|_| too_large(self.raw.len()))?,
+            body_bytes: u32::try_from(body.len()).map_err(|_| too_large(body.len()))?,
+        })
+    }
+
+    fn body(&self, codec: u8) -> &[u8] {
+        if codec == frame::ZSTD {
+            &self.packed
+        } else {
+            &self.raw
+        }
+    }
+}
+
+/// Sections as they go into the directory: sorted, neighbours merged.
+fn merge(sorted: &[&SectionDraft]) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::with_capacity(sorted.len());
+    for draft in sorted {
+        let count = u32::try_from(draft.records.len()).unwrap_or(u32::MAX);
+        let (stream, run, first) = (draft.stream, draft.run, draft.first);
+        match sections.last_mut() {
+            Some(last) if (last.stream, last.run, last.end()) == (stream, run, first) => {
+                last.count = last.count.saturating_add(count);
+            }
+            _ => sections.push(Section {
+                stream,
+                run,
+                first,
+                count,
+            }),
+        }
+    }
+    sections
+}
+
+impl Log {
+    /// Writes one frame into `lane` and syncs it. Takes, makes or recycles a segment when there is need.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing of the frame counts then, and the segment takes no more frames if the disk
+    /// failed.
+    pub fn append(
+        &mut self,
+        lane: u8,
+        draft: &FrameDraft,
+        catalog: &dyn Catalog,
+    ) -> Result<Appended, AppendError> {
+        if lane >= LANES {
+            return Err(AppendError::Lane(lane));
+        }
+        let packed = self.packer.pack(&draft.sections)?;
+        let mut bytes_written = 0;
+        let mut directory = self.directory(lane, draft, &packed, catalog);
+        let max = self.files.config.segment_bytes / 2;
+        let bytes = self.frame_bytes(&packed);
+        if bytes > max {
+            return Err(AppendError::TooLarge { bytes, max });
+        }
+        if !self.fits(lane, bytes, &directory) {
+            bytes_written += self.roll(lane, catalog)?;
+            directory = self.directory(lane, draft, &packed, catalog);
+            let bytes = self.frame_bytes(&packed);
+            if !self.fits_at_all(lane, bytes) {
+                return Err(AppendError::TooLarge { bytes, max });
+            }
+        }
+        self.write(lane, packed, directory, bytes_written)
+    }
+
+    /// Builds the directory for the lane's open segment, in `packer.directory` and as it will be read.
+    fn directory(
+        &mut self,
+        lane: u8,
+        draft: &FrameDraft,
+        packed: &Packed,
+        catalog: &dyn Catalog,
+    ) -> Directory {
+        let open = self
+            .lanes
+            .get(usize::from(lane))
+            .and_then(|lane| lane.open.as_ref());
+        let streams = packed.sections.iter().map(|section| section.stream);
+        let streams = streams.chain(draft.controls.iter().filter_map(Entry::mentions));
+        let mut entries = declarations(streams, catalog, open.map(|open| &open.declared));
+        entries.extend(draft.controls.iter().cloned());
+        let out = &mut self.packer.directory;
+        out.clear();
+        entries.iter().for_each(|entry| entry.encode(out));
+        encode_sections(out, &packed.sections, packed.oldest_ms);
+        Directory {
+            entries,
+            sections: packed.sections.clone(),
+            oldest_ms: packed.oldest_ms,
+        }
+    }
+
+    fn frame_bytes(&self, packed: &Packed) -> u64 {
+        let fixed = (frame::HEADER + frame::TRAILER) as u64;
+        fixed + self.packer.directory.len() as u64 + u64::from(packed.body_bytes)
+    }
+
+    /// Whether the open segment has room for the frame and for its own index behind it.
+    fn fits(&self, lane: u8, bytes: u64, directory: &Directory) -> bool {
+        let Some(segment) = self.open_segment(lane) else {
+            return false;
+        };
+        let index = segment.index.lock();
+        let Some(index) = index.as_ref() else {
+            return false;
+        };
+        let more = Index::entry_bytes(directory.entries.iter());
+        let reserve = index.reserve(directory.sections.len(), more);
+        place(index.frames_end, bytes) + bytes + reserve <= segment.length
+    }
+
+    /// Whether the open segment has room if its index is given up.
+    fn fits_at_all(&self, lane: u8, bytes: u64) -> bool {
+        self.open_segment(lane)
+            .is_some_and(|segment| place(segment.committed(), bytes) + bytes <= segment.length)
+    }
+
+    fn open_segment(&self, lane: u8) -> Option<&Arc<Segment>> {
+        Some(&self.lanes.get(usize::from(lane))?.open.as_ref()?.segment)
+    }
+
+    fn write(
+        &mut self,
+        lane_id: u8,
+        packed: Packed,
+        directory: Directory,
+        mut bytes_written: u64,
+    ) -> Result<Appended, AppendError> {
+        let no_lane = AppendError::Lane(lane_id);
+        let Some(lane) = self.lanes.get_mut(usize::from(lane_id)) else {
+            return Err(no_lane);
+        };
+        let Some(open) = lane.open.as_mut() else {
+            return Err(no_lane);
+        };
+        lane.last_number += 1;
+        let header = Header {
+            lane: lane_id,
+            codec: packed.codec,
+            generation: open.segment.ident.generation,
+            serial: self.next_serial,
+            number: lane.last_number,
+            directory_bytes: u32::try_from(self.packer.directory.len()).unwrap_or(u32::MAX),
+            body_bytes: packed.body_bytes,
+            raw_bytes: packed.raw_bytes,
+        };
+        self.next_serial += 1;
+        let mut out = std::mem::take(&mut self.packer.out);
+        out.clear();
+        header.encode(
+            &self.packer.directory,
+            self.packer.body(packed.codec),
+            &mut out,
+        );
+        let at = place(open.segment.committed(), out.len() as u64);
+        let end = at + out.len() as u64;
+        // Whole pages, so that the system need not read the last one's rest from the disk first.
+        out.resize(
+            out.len() + usize::try_from(page_up(end) - end).unwrap_or(0),
+            0,
+        );
+        let written = open.segment.file.write_at(at, &out);
+        let before = Instant::now();
+        let synced = written.and_then(|()| open.segment.file.sync_data());
+        self.packer.out = out;
+        if let Err(error) = synced {
+            self.give_up(lane_id);
+            return Err(error.into());
+        }
+        let sync = before.elapsed();
+        bytes_written += page_up(end) - at / PAGE * PAGE;
+        for entry in &directory.entries {
+            if let Entry::Declare { stream, .. } = entry {
+                open.declared.insert(*stream);
+            }
+        }
+        if let Some(index) = open.segment.index.lock().as_mut() {
+            index.add(header.serial, header.number, &directory);
+            index.frames_end = end;
+        }
+        open.segment.commit(end);
+        lane.last_synced = header.number;
+        lane.last_generation = header.generation;
+        Ok(Appended {
+            at: FramePos {
+                segment: SegmentId(header.generation),
+                offset: at,
+            },
+            sections: packed.sections,
+            sealed: lane.closed.take(),
+            bytes_written,
+            sync,
+        })
+    }
+
+    /// The disk failed: the lane's segment takes no more frames. Without a good frame it is free again, so
+    /// that a failing disk does not eat the spool segment by segment.
+    fn give_up(&mut self, lane_id: u8) {
+        let Some(lane) = self.lanes.get_mut(usize::from(lane_id)) else {
+            return;
+        };
+        let Some(open) = lane.open.take() else {
+            return;
+        };
+        let id = SegmentId(open.segment.ident.generation);
+        if open.segment.committed() > open.segment.start {
+            lane.closed = Some(id);
+        } else {
+            self.free(id);
+        }
+    }
+
+    /// Opens a new segment in the lane and closes the one before. Returns the bytes written.
+    fn roll(&mut self, lane_id: u8, catalog: &dyn Catalog) -> Result<u64, AppendError> {
+        let file = self.files.obtain(self.table.bytes())?;
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        let (head, start, declared) = self.head(lane_id, generation, catalog);
+        let written = file
+            .file
+            .write_at(0, &head)
+            .and_then(|()| file.file.sync_data());
+        if let Err(error) = written {
+            self.files.release(file);
+            return Err(error.into());
+        }
+        self.files.newest_head = generation;
+        let index = Box::new(Index::new(start));
+        let ident = Ident {
+            generation,
+            lane: lane_id,
+        };
+        let segment = Arc::new(Segment::new(ident, file, index, false));
+        self.table.insert(segment.clone());
+        let mut bytes = start;
+        if let Some(lane) = self.lanes.get_mut(usize::from(lane_id)) {
+            if let Some(before) = lane.open.replace(Open { segment, declared }) {
+                lane.closed = Some(SegmentId(before.segment.ident.generation));
+                bytes += seal(&before.segment);
+            }
+            lane.segments.push(SegmentId(generation));
+        }
+        Ok(bytes)
+    }
+
+    /// A head, whole pages of it, where frames begin behind it, and the streams that it declares.
+    fn head(
+        &mut self,
+        lane_id: u8,
+        generation: u64,
+        catalog: &dyn Catalog,
+    ) -> (Vec<u8>, u64, HashSet<StreamId>) {
+        let lane = self.lanes.get(usize::from(lane_id));
+        let head = Head {
+            lane: lane_id,
+            generation,
+            serial: self.next_serial,
+            first_number: lane.map_or(0, |lane| lane.last_number) + 1,
+            generation_before: lane.map_or(0, |lane| lane.last_generation),
+            last_before: lane.map_or(0, |lane| lane.last_synced),
+            created_ms: now_ms(),
+            length: self.files.config.segment_bytes,
+        };
+        self.next_serial += 1;
+        let most = usize::try_from(self.files.config.segment_bytes / 4).unwrap_or(usize::MAX);
+        let mut raw = Vec::new();
+        let mut declared = HashSet::new();
+        for entry in catalog.checkpoint() {
+            let from = raw.len();
+            let fresh = declarations(entry.mentions().into_iter(), catalog, Some(&declared));
+            fresh
+                .iter()
+                .chain([&entry])
+                .for_each(|entry| entry.encode(&mut raw));
+            if raw.len() > most {
+                raw.truncate(from);
+                tracing::warn!(generation, "a segment's checkpoint was cut");
+                break;
+            }
+            declared.extend(entry.mentions().filter(|_| !fresh.is_empty()));
+        }
+        let raw_bytes = u32::try_from(raw.len()).unwrap_or(u32::MAX);
+        let (packed, raw_bytes) = match self.packer.compressor.compress(&raw) {
+            Ok(packed) => (packed, raw_bytes),
+            Err(_) => (Vec::new(), 0),
+        };
+        let mut bytes = head.encode(&packed, raw_bytes);
+        let start = page_up(bytes.len() as u64);
+        bytes.resize(usize::try_from(start).unwrap_or(bytes.len()), 0);
+        (bytes, start, declared)
+    }
+
+    /// Takes a segment that is needed no more out of the log; its file is used again. Readers in it notice.
+    pub fn free(&mut self, segment: SegmentId) {
+        let Some(gone) = self.table.remove(segment) else {
+            return;
+        };
+        if let Some(lane) = self.lanes.get_mut(usize::from(gone.ident.lane)) {
+            lane.segments.retain(|id| *id != segment);
+            lane.open.take_if(|open| open.segment.ident == gone.ident);
+            lane.closed.take_if(|id| *id == segment);
+        }
+        self.files.release(FreeFile {
+            name: gone.name.clone(),
+            file: gone.file.clone(),
+            length: gone.length,
+            generation: segment.0,
+        });
+    }
+
+    /// Makes a file for the next segment ahead of need, if none is free and the bounds allow it: zeroing it takes
+    /// the time of a segment's write, which is better spent while nobody waits.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn prepare_spare(&mut self) -> io::Result<()> {
+        if self.files.free.is_empty() && self.files.can_create(self.table.bytes()) {
+            let file = self.files.create()?;
+            self.files.free.push(file);
+        }
+        Ok(())
+    }
+
+    /// Reads what is synced, from any thread.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        self.reader.clone()
+    }
+
+    /// A lane's segments, the oldest first; the last may be open.
+    #[must_use]
+    pub fn segments_of(&self, lane: u8) -> &[SegmentId] {
+        self.lanes
+            .get(usize::from(lane))
+            .map_or(&[], |lane| &lane.segments)
+    }
+
+    /// Bytes of segments in use, and of files that are left alone.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.table.bytes() + self.files.alien_bytes
+    }
+
+    /// Bytes of frames that still fit: free and possible files, and the rest of the open segments. Asks the
+    /// file system.
+    #[must_use]
+    pub fn capacity_left(&self) -> u64 {
+        let config = &self.files.config;
+        let live = self.table.bytes();
+        let by_bound = config.max_bytes.saturating_sub(self.files.total(live));
+        let disk = self.files.store.free_bytes().unwrap_or(0);
+        let new = by_bound.min(disk.saturating_sub(config.min_free_bytes));
+        let new = new / config.segment_bytes * config.segment_bytes;
+        let free: u64 = self.files.free.iter().map(|file| file.length).sum();
+        let open = self.lanes.iter().filter_map(|lane| lane.open.as_ref());
+        let rest = open.map(|open| open.segment.length - open.segment.committed());
+        new + free + rest.sum::<u64>()
+    }
+}
+
+/// Declarations of those streams that are not declared.
+fn declarations(
+    streams: impl Iterator<Item = StreamId>,
+    catalog: &dyn Catalog,
+    declared: Option<&HashSet<StreamId>>,
+) -> Vec<Entry> {
+    let mut fresh: Vec<StreamId> = streams
+        .filter(|stream| !declared.is_some_and(|all| all.contains(stream)))
+        .collect();
+    fresh.sort_unstable();
+    fresh.dedup();
+    let declare = |stream| {
+        let to = catalog.name(stream)?;
+        Some(Entry::Declare { stream, to })
+    };
+    fresh.into_iter().filter_map(declare).collect()
+}
+
+/// Writes the index at a segment's end; returns the bytes written. If that fails a start reads the whole
+/// segment instead.
+fn seal(segment: &Segment) -> u64 {
+    let mut held = segment.index.lock();
+    let Some(index) = held.as_ref() else {
+        return 0;
+    };
+    let bytes = index.encode(segment.ident.lane, segment.ident.generation);
+    let Some(at) = segment.length.checked_sub(bytes.len() as u64) else {
+        return 0;
+    };
+    if at < index.frames_end {
+        return 0;
+    }
+    let written = segment
+        .file
+        .write_at(at, &bytes)
+        .and_then(|()| segment.file.sync_data());
+    match written {
+        Ok(()) => {
+            *held = None;
+            segment.length - at / PAGE * PAGE
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a segment's index could not be written");
+            0
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
