@@ -62,6 +62,13 @@ impl Doors {
         room && state.quiet_until.is_none_or(|until| until <= now)
     }
 
+    /// Whether any broker takes a request; one that was never sent to does.
+    pub(super) fn any_open(&self, roads: &[Road], now: Instant) -> bool {
+        let mut doors = self.states.keys();
+        self.states.is_empty()
+            || doors.any(|door| roads.iter().any(|road| self.is_open(*door, *road, now)))
+    }
+
     /// A request goes out.
     pub(super) fn goes(&mut self, door: Door, road: Road) {
         let state = self.states.entry(door).or_default();

@@ -24,7 +24,7 @@ use crate::config::checked::Kafka;
 use crate::kafka::client::Road;
 use crate::metrics::{Gauge, Metrics};
 use crate::spool::outlet::TakeLimits;
-use crate::spool::{Leftover, Outlet, StreamId, Taken};
+use crate::spool::{Leftover, Outlet, StreamId, Taken, TopicPartition};
 
 /// Requests' worth of records that may wait here for another try; beyond that nothing new is taken.
 const HELD_REQUESTS: usize = 8;
@@ -75,7 +75,8 @@ struct Search {
     failures: u32,
     due: Instant,
     since: Instant,
-    streams: HashSet<StreamId>,
+    /// Partition of each stream that waits for it.
+    streams: HashMap<StreamId, i32>,
 }
 
 /// The pump.
@@ -277,7 +278,7 @@ impl<E: Engine> Pump<E> {
             let slow = trouble.sick && phase == Phase::Send;
             let Some(door) = self.engine.door(&batch.taken.to) else {
                 let to = batch.taken.to.clone();
-                self.search(&to.topic, stream, now);
+                self.search(&to, stream, now);
                 continue;
             };
             let road = if slow { Road::Slow } else { Road::Main };
@@ -316,10 +317,18 @@ impl<E: Engine> Pump<E> {
     /// Takes new records while some broker has room for them.
     fn fill(&mut self, now: Instant) {
         let held_max = HELD_REQUESTS * self.limits.request_bytes_max;
-        while self.troubles.is_empty() || self.troubles.held_bytes() < held_max {
+        // The slow road counts only while someone is on it.
+        let roads: &[Road] = if self.troubles.is_empty() {
+            &[Road::Main]
+        } else {
+            &[Road::Main, Road::Slow]
+        };
+        while self.doors.any_open(roads, now)
+            && (self.troubles.is_empty() || self.troubles.held_bytes() < held_max)
+        {
             let (taken, lost) = self.take(now);
-            for (topic, stream) in lost {
-                self.search(&topic, stream, now);
+            for (to, stream) in lost {
+                self.search(&to, stream, now);
             }
             if taken.is_empty() {
                 return;
@@ -357,6 +366,9 @@ impl<E: Engine> Pump<E> {
         let Some(trouble) = self.troubles.get_mut(stream) else {
             return Batch::new(taken, offset);
         };
+        if trouble.blind.is_some_and(|(run, _)| taken.run > run) {
+            trouble.blind = None;
+        }
         let records = trouble.cut(&taken);
         let (first, rest) = split(taken, records);
         trouble.rest = rest;
@@ -365,11 +377,11 @@ impl<E: Engine> Pump<E> {
     }
 
     /// Takes what open doors have room for; and what has no leader.
-    fn take(&self, now: Instant) -> (Vec<Taken>, Vec<(Arc<str>, StreamId)>) {
+    fn take(&self, now: Instant) -> (Vec<Taken>, Vec<(TopicPartition, StreamId)>) {
         let lost = RefCell::new(Vec::new());
         // One partition at a time on each slow road.
         let mut slow_given: HashSet<Door> = HashSet::new();
-        let mut wanted = |stream: StreamId, to: &crate::spool::TopicPartition| {
+        let mut wanted = |stream: StreamId, to: &TopicPartition| {
             if to.partition < 0 {
                 return false;
             }
@@ -380,7 +392,7 @@ impl<E: Engine> Pump<E> {
             let Some(door) = self.engine.door(to) else {
                 let mut lost = lost.borrow_mut();
                 if lost.len() < STREAMS_MAX {
-                    lost.push((Arc::clone(&to.topic), stream));
+                    lost.push((to.clone(), stream));
                 }
                 return false;
             };
@@ -398,18 +410,18 @@ impl<E: Engine> Pump<E> {
         (taken, lost.into_inner())
     }
 
-    /// Notes that a topic's leaders must be looked for.
-    pub(super) fn search(&mut self, topic: &Arc<str>, stream: StreamId, now: Instant) {
+    /// Notes that a partition's leader must be looked for.
+    pub(super) fn search(&mut self, to: &TopicPartition, stream: StreamId, now: Instant) {
         let search = self
             .searches
-            .entry(Arc::clone(topic))
+            .entry(Arc::clone(&to.topic))
             .or_insert_with(|| Search {
                 failures: 0,
                 due: now,
                 since: now,
-                streams: HashSet::new(),
+                streams: HashMap::new(),
             });
-        search.streams.insert(stream);
+        search.streams.insert(stream, to.partition);
     }
 
     /// Looks for leaders, one request for all topics that are due.
@@ -441,35 +453,27 @@ impl<E: Engine> Pump<E> {
             let Some(search) = self.searches.get_mut(&topic) else {
                 continue;
             };
-            // A stream that still has no leader is noted anew by the next take. Until then the topic is not
-            // forgotten: how long it has been without is what makes it stalled.
+            let long = now.duration_since(search.since) > STALLED_AFTER;
+            search.streams.retain(|stream, partition| {
+                let to = TopicPartition {
+                    topic: Arc::clone(&topic),
+                    partition: *partition,
+                };
+                let lost = self.engine.door(&to).is_none();
+                if long && (!lost || result.is_ok()) {
+                    self.outlet.stalled(*stream, lost);
+                }
+                lost
+            });
             search.failures = search.failures.saturating_add(1);
             search.due = now
                 + self
                     .limits
                     .backoff
                     .wait(search.failures, self.random.draw());
-            if result.is_ok() && now.duration_since(search.since) > STALLED_AFTER {
-                for stream in &search.streams {
-                    self.outlet.stalled(*stream, true);
-                }
+            if search.streams.is_empty() {
+                self.searches.remove(&topic);
             }
-        }
-    }
-
-    /// A stream that goes through has a leader.
-    pub(super) fn leader_works(&mut self, topic: &Arc<str>, stream: StreamId) {
-        if self.searches.is_empty() {
-            return;
-        }
-        let Some(search) = self.searches.get_mut(topic) else {
-            return;
-        };
-        if search.streams.remove(&stream) && search.since.elapsed() > STALLED_AFTER {
-            self.outlet.stalled(stream, false);
-        }
-        if search.streams.is_empty() {
-            self.searches.remove(topic);
         }
     }
 

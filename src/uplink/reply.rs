@@ -94,7 +94,6 @@ impl<E: Engine> Pump<E> {
         if let Some(offset) = offset {
             self.offsets.insert(stream, offset);
         }
-        self.leader_works(&taken.to.topic, stream);
         let offset = self.offsets.get(&stream).copied();
         let Some(trouble) = self.troubles.get_mut(stream) else {
             return;

@@ -18,6 +18,10 @@ use crate::spool::{Leftover, StreamId};
 const OUT_MAX: usize = 8;
 /// Streams in one question.
 const STREAMS_MAX: usize = 64;
+/// Least time between two looks for leftovers; the hot path has none.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// For this long after the last leftover the pump wakes up to look for more.
+const BUSY_FOR: Duration = Duration::from_mins(1);
 /// Leftovers that are looked at in one turn, beyond those that wait.
 const LOOK_MAX: usize = 512;
 
@@ -34,16 +38,20 @@ struct State {
 pub(super) struct Resumes {
     states: HashMap<StreamId, State>,
     out: usize,
+    /// When the spool is asked for leftovers again, and when it had some last.
+    look_due: Option<Instant>,
+    had_some: Option<Instant>,
 }
 
 impl Resumes {
     /// When a question is to be asked again, if that is ahead.
     pub(super) fn next_change(&self, now: Instant) -> Option<Instant> {
         let waiting = self.states.values().filter(|state| !state.out);
-        waiting
-            .map(|state| state.due)
-            .filter(|due| *due > now)
-            .min()
+        let waiting = waiting.map(|state| state.due);
+        // Behind one run's leftovers there may be the next one's.
+        let busy = self.had_some.is_some_and(|at| now - at < BUSY_FOR);
+        let look = self.look_due.filter(|_| busy);
+        waiting.chain(look).filter(|due| *due > now).min()
     }
 
     /// A stream's new epoch is stored, or that failed.
@@ -80,10 +88,16 @@ impl Resumes {
 impl<E: Engine> Pump<E> {
     /// Asks about streams with leftovers.
     pub(super) fn resume(&mut self, now: Instant) {
-        if self.resumes.out >= OUT_MAX {
+        let early = self.resumes.look_due.is_some_and(|due| due > now);
+        if self.resumes.out >= OUT_MAX || early {
             return;
         }
         let leftovers = self.outlet.unresolved(LOOK_MAX + self.resumes.states.len());
+        self.resumes.look_due = Some(now + LOOK_EVERY);
+        if leftovers.is_empty() {
+            return;
+        }
+        self.resumes.had_some = Some(now);
         let mut groups: BTreeMap<Door, Vec<Leftover>> = BTreeMap::new();
         for leftover in leftovers {
             if leftover.to.partition < 0 || !self.resumes.is_free(leftover.stream, now) {
@@ -91,7 +105,7 @@ impl<E: Engine> Pump<E> {
             }
             match self.engine.door(&leftover.to) {
                 Some(door) => groups.entry(door).or_default().push(leftover),
-                None => self.search(&leftover.to.topic, leftover.stream, now),
+                None => self.search(&leftover.to, leftover.stream, now),
             }
         }
         for (door, mut leftovers) in groups {
@@ -112,6 +126,7 @@ impl<E: Engine> Pump<E> {
     /// Answers to one question.
     pub(super) fn resumed(&mut self, answers: Vec<(Leftover, Result<Stand, SendError>)>) {
         self.resumes.out = self.resumes.out.saturating_sub(1);
+        self.resumes.look_due = None;
         for (leftover, result) in answers {
             self.resumed_one(&leftover, result);
         }
