@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tidegate::config::checked::{self, Delivery, TopicCreation};
 use tidegate::kafka::Compression;
 use tidegate::metrics::{Counter, Metrics};
+use tidegate::spool::outlet::Doubt;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Kafka, pause, run, wait};
@@ -414,4 +415,84 @@ fn leaders_that_die_in_turn_cost_time_only() {
     drained(&spool, 60);
     uplink.stop();
     check(&kafka, &spool, "t");
+}
+
+/// DESIGN.md 2.2 rule 6: the broker has forgotten the producer, the log's tail has not.
+#[test]
+fn an_expired_identity_is_searched_for_in_the_log() {
+    let expiry = [
+        "producer.id.expiration.ms=1000",
+        "producer.id.expiration.check.interval.ms=200",
+    ];
+    let kafka = Kafka::start(1, &expiry);
+    kafka.create_topic("t", 4);
+    let spool = MemorySpool::new();
+    let uplink = Uplink::start(&config(&kafka), &spool);
+    under_load(&spool, "t", 4, || pause(Duration::from_millis(500)));
+    drained(&spool, 20);
+    uplink.kill();
+    pause(Duration::from_secs(4));
+    let spool = spool.after_crash(50);
+    let uplink = Uplink::start(&config(&kafka), &spool);
+    (0..4).for_each(|partition| spool.add("t", partition, (10, 100)));
+    drained(&spool, 20);
+    assert_eq!(uplink.count(Counter::Resumed), 4);
+    assert_eq!(uplink.count(Counter::MaybeTwice), 0);
+    uplink.stop();
+    check(&kafka, &spool, "t");
+}
+
+/// A copy of this gateway's data in use elsewhere: the one that is fenced takes another producer id.
+#[test]
+fn a_twin_costs_an_identity_and_no_record() {
+    let kafka = Kafka::shared();
+    kafka.create_topic("uplink-twin", 2);
+    let add = |spool: &MemorySpool| {
+        (0..2).for_each(|partition| spool.add("uplink-twin", partition, (10, 100)));
+    };
+    let first = MemorySpool::new();
+    let one = Uplink::start(&config(kafka), &first);
+    add(&first);
+    drained(&first, 20);
+    let second = first.after_crash(0);
+    let two = Uplink::start(&config(kafka), &second);
+    add(&second);
+    drained(&second, 20);
+    add(&first);
+    drained(&first, 20);
+    add(&second);
+    add(&first);
+    drained(&second, 20);
+    drained(&first, 20);
+    one.stop();
+    two.stop();
+    let ids: Vec<i64> = first
+        .named()
+        .iter()
+        .map(|(_, identity)| identity.producer_id)
+        .collect();
+    assert!(ids.iter().any(|id| *id != ids[0]), "{ids:?}");
+    let found = read(kafka, "uplink-twin");
+    // 10 of the first before the copy, 20 after it; 20 of the second.
+    assert!(found.values().all(|values| values.len() == 50), "{found:?}");
+}
+
+/// Broker 1 has lost what it had confirmed (its log was wiped): what is new flows on, the loss is told.
+#[test]
+fn what_kafka_has_lost_is_told_and_the_rest_flows() {
+    let kafka = Kafka::shared();
+    kafka.create_topic("uplink-lost", 1);
+    let spool = MemorySpool::new();
+    let uplink = Uplink::start(&config(kafka), &spool);
+    spool.add("uplink-lost", 0, (10, 100));
+    drained(&spool, 20);
+    uplink.kill();
+    // As if ten more had been confirmed that the broker knows nothing of; then five that it was never sent.
+    let spool = spool.after_loss("uplink-lost", (10, 5));
+    let uplink = Uplink::start(&config(kafka), &spool);
+    drained(&spool, 20);
+    let doubts = spool.events().doubts.clone();
+    assert_eq!(doubts, [Doubt::LostByKafka { from: 10, to: 20 }]);
+    uplink.stop();
+    assert_eq!(read(kafka, "uplink-lost")[&0].len(), 15);
 }

@@ -101,6 +101,15 @@ impl MemorySpool {
         spool
     }
 
+    /// A crash after which `lost` more records count as confirmed, and `left` wait on the disk, all of the run
+    /// before.
+    pub fn after_loss(&self, topic: &str, (lost, left): (usize, usize)) -> Arc<Self> {
+        self.add(topic, 0, (lost + left, 100));
+        let spool = self.after_crash(0);
+        spool.state().streams[0].confirmed += lost;
+        spool
+    }
+
     /// Records that the uplink has in hand.
     pub fn taken(&self) -> usize {
         self.state().streams.iter().map(|stream| stream.taken).sum()
