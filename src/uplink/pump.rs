@@ -5,7 +5,7 @@
 //! Tasks carry the requests; the pump itself never waits for anything but news.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -267,7 +267,7 @@ impl<E: Engine> Pump<E> {
     }
 
     fn again_in(&mut self, phase: Phase, now: Instant) {
-        let mut groups: BTreeMap<(Door, bool), (usize, Vec<Batch>)> = BTreeMap::new();
+        let mut groups: BTreeMap<(Door, bool), Resend> = BTreeMap::new();
         for stream in self.troubles.due(phase, now) {
             let Some(trouble) = self.troubles.get_mut(stream) else {
                 continue;
@@ -275,32 +275,31 @@ impl<E: Engine> Pump<E> {
             let Some(batch) = &trouble.batch else {
                 continue;
             };
-            let slow = trouble.sick && phase == Phase::Send;
+            let slow = trouble.sick > 0 && phase == Phase::Send;
             let Some(door) = self.engine.door(&batch.taken.to) else {
                 let to = batch.taken.to.clone();
                 self.search(&to, stream, now);
                 continue;
             };
-            let road = if slow { Road::Slow } else { Road::Main };
-            if !self.doors.is_open(door, road, now) {
+            if !self.doors.is_open(door, road(slow), now) {
                 continue;
             }
             let group = groups.entry((door, slow)).or_default();
-            let full = group.0 + batch.size() > self.limits.request_bytes_max || slow;
-            if !group.1.is_empty() && full {
+            let full = group.0 + batch.size() > self.limits.request_bytes_max;
+            if !group.1.is_empty() && full || slow && !joins(&mut group.2, trouble.sick) {
                 continue;
             }
             group.0 += batch.size();
             trouble.phase = Phase::Out;
             group.1.extend(trouble.batch.take());
         }
-        for ((door, slow), (_, batches)) in groups {
+        for ((door, slow), (_, batches, _)) in groups {
             if phase == Phase::Ask {
                 let engine = Arc::clone(&self.engine);
                 self.tasks
                     .spawn(async move { Event::Asked(engine.ask(door, batches).await) });
             } else {
-                self.send(door, if slow { Road::Slow } else { Road::Main }, batches);
+                self.send(door, road(slow), batches);
             }
         }
     }
@@ -333,28 +332,20 @@ impl<E: Engine> Pump<E> {
             if taken.is_empty() {
                 return;
             }
-            let mut groups: BTreeMap<(Door, Option<StreamId>), Vec<Batch>> = BTreeMap::new();
+            let mut groups: BTreeMap<(Door, bool), Vec<Batch>> = BTreeMap::new();
             for taken in taken {
                 let stream = taken.stream;
-                let sick = self
-                    .troubles
-                    .get(stream)
-                    .is_some_and(|trouble| trouble.sick);
+                let slow = self.troubles.get(stream).is_some_and(|it| it.sick > 0);
                 let Some(door) = self.engine.door(&taken.to) else {
                     // Its leader was forgotten this very moment.
                     self.outlet.put_back(stream);
                     continue;
                 };
-                let group = groups.entry((door, sick.then_some(stream))).or_default();
+                let group = groups.entry((door, slow)).or_default();
                 group.push(self.batch(taken));
             }
-            for ((door, sick), batches) in groups {
-                let road = if sick.is_some() {
-                    Road::Slow
-                } else {
-                    Road::Main
-                };
-                self.send(door, road, batches);
+            for ((door, slow), batches) in groups {
+                self.send(door, road(slow), batches);
             }
         }
     }
@@ -379,8 +370,8 @@ impl<E: Engine> Pump<E> {
     /// Takes what open doors have room for; and what has no leader.
     fn take(&self, now: Instant) -> (Vec<Taken>, Vec<(TopicPartition, StreamId)>) {
         let lost = RefCell::new(Vec::new());
-        // One partition at a time on each slow road.
-        let mut slow_given: HashSet<Door> = HashSet::new();
+        // How many go on each slow road, and how many may.
+        let mut slow_given: HashMap<Door, (usize, usize)> = HashMap::new();
         let mut wanted = |stream: StreamId, to: &TopicPartition| {
             if to.partition < 0 {
                 return false;
@@ -396,8 +387,9 @@ impl<E: Engine> Pump<E> {
                 }
                 return false;
             };
-            if trouble.is_some_and(|trouble| trouble.sick) {
-                return self.doors.is_open(door, Road::Slow, now) && slow_given.insert(door);
+            if let Some(company) = trouble.map(|it| it.sick).filter(|sick| *sick > 0) {
+                return self.doors.is_open(door, Road::Slow, now)
+                    && joins(slow_given.entry(door).or_default(), company);
             }
             self.doors.is_open(door, Road::Main, now)
         };
@@ -501,4 +493,25 @@ impl<E: Engine> Pump<E> {
         trouble.phase = Phase::Held;
         trouble.due = Instant::now() + wait;
     }
+}
+
+/// Batches that go again together: their bytes, they themselves, and who may join on the slow road.
+type Resend = (usize, Vec<Batch>, (usize, usize));
+
+fn road(slow: bool) -> Road {
+    if slow { Road::Slow } else { Road::Main }
+}
+
+/// Whether a sick stream that stands at most `company` streams joins those that are `given` already.
+pub(super) fn joins((given, most): &mut (usize, usize), company: usize) -> bool {
+    let least = if *given == 0 {
+        company
+    } else {
+        company.min(*most)
+    };
+    if *given >= least {
+        return false;
+    }
+    (*given, *most) = (*given + 1, least);
+    true
 }

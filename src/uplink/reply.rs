@@ -61,13 +61,13 @@ impl<E: Engine> Pump<E> {
                 .doors
                 .answered(door, road, (reply.took, reply.throttle));
         }
-        let suspect = slow && reply.answers.len() > 1;
+        let streams = reply.answers.len();
         for (batch, result) in reply.answers {
             let stream = batch.taken.stream;
-            if suspect {
-                self.troubles.entry(stream).sick = true;
+            if slow && (streams > 1 || road == Road::Slow) {
+                self.troubles.entry(stream).sick = (streams / 2).max(1);
             } else if road == Road::Slow && !slow && result.is_ok() {
-                self.troubles.entry(stream).sick = false;
+                self.troubles.entry(stream).sick = 0;
             }
             match result {
                 Ok(Sent::Appended { base_offset }) => {
@@ -166,7 +166,9 @@ impl<E: Engine> Pump<E> {
         let backoff = self.limits.backoff;
         let trouble = self.troubles.entry(stream);
         trouble.failures = trouble.failures.saturating_add(1);
-        trouble.sick |= cause.code.is_some_and(is_sick);
+        if cause.code.is_some_and(is_sick) {
+            trouble.sick = 1;
+        }
         let since = *trouble.since.get_or_insert_with(Instant::now);
         if !trouble.stalled && since.elapsed() > STALLED_AFTER && self.doors.any_well() {
             trouble.stalled = true;

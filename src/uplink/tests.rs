@@ -68,3 +68,17 @@ fn a_cut_keeps_numbers_and_counts_sequences_on() {
     assert!(split(taken(&[5], 0), 0).1.is_none());
     assert!(split(taken(&[5, 6], 0), 2).1.is_none());
 }
+
+#[test]
+fn the_sick_stand_only_so_much_company() {
+    let mut given = (0, 0);
+    assert!(super::pump::joins(&mut given, 3));
+    assert!(super::pump::joins(&mut given, 2));
+    assert!(
+        !super::pump::joins(&mut given, 9),
+        "the second stands one other"
+    );
+    let mut given = (0, 0);
+    assert!(super::pump::joins(&mut given, 1));
+    assert!(!super::pump::joins(&mut given, 1));
+}

@@ -1,7 +1,7 @@
 //! What the pump knows of streams that are not simply well; all others cost nothing here.
 //!
 //! ```text
-//! Idle   nothing held: the stream may be taken, alone on the slow road if it is sick
+//! Idle   nothing held: the stream may be taken, on the slow road if it is sick
 //! Held   its records went back to the spool; not wanted until `due`
 //! Send   a batch waits here to be sent (again) at `due`
 //! Ask    a batch of unknown fate waits here for a question at `due`
@@ -55,8 +55,9 @@ pub(super) struct Trouble {
     pub(super) failures: u32,
     /// Since when it fails.
     pub(super) since: Option<Instant>,
-    /// Goes alone on the slow road.
-    pub(super) sick: bool,
+    /// 0: well. Else it goes on the slow road, at most so many streams in a request: 1 for one whose answer
+    /// said so, more for those of a slow request, halved with each slow one until the culprit is alone.
+    pub(super) sick: usize,
     /// The spool was told that it is stalled.
     pub(super) stalled: bool,
     /// In `Ask`: what must be known.
@@ -76,7 +77,7 @@ impl Trouble {
             rest: None,
             failures: 0,
             since: None,
-            sick: false,
+            sick: 0,
             stalled: false,
             why: Why::Doubt,
             records_max: None,
@@ -115,7 +116,7 @@ impl Trouble {
     /// Nothing is left to remember.
     pub(super) fn is_over(&self) -> bool {
         self.phase == Phase::Idle
-            && !self.sick
+            && self.sick == 0
             && !self.stalled
             && self.records_max.is_none()
             && self.blind.is_none()

@@ -210,8 +210,8 @@ fn a_broker_killed_and_restarted_costs_time_only() {
     let uplink = Uplink::start(&config(&kafka), &spool);
     under_load(&spool, "t", 8, || {
         pause(Duration::from_secs(2));
-        kafka.cluster("kill", &["1"]);
         let start = Instant::now();
+        kafka.cluster("kill", &["1"]);
         let down = || (spool.events().uplink.last() == Some(&false)).then_some(());
         wait("the spool is told", 2, down);
         println!("told that Kafka is away after {:?}", start.elapsed());
