@@ -128,6 +128,7 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// Kafka stands before the record of that run whose sequence (before the wrap) is `next`, at most one behind
     /// [`Leftover::last_sequence`]. `proven`: what is below `next` is replicated, or was read below the high
     /// watermark; else it is kept until a later record of the stream is acknowledged.
+    #[expect(clippy::too_many_arguments, reason = "what Kafka said, flat")]
     fn resolved(&self, stream: StreamId, run: Run, next: u64, offset: Option<i64>, proven: bool);
 
     /// Kafka has lost records of this stream that it had confirmed, or their fate cannot be known: goes to the

@@ -119,7 +119,7 @@ fn check(kafka: &Kafka, spool: &MemorySpool, topic: &str) {
         twice += seen.values().filter(|count| **count > 1).count();
         disorder += usize::from(found != wanted);
     }
-    println!(
+    eprintln!(
         "{topic}: {records} records: missing {missing}, twice {twice}, partitions out of order {disorder}"
     );
     assert_eq!((missing, twice, disorder), (0, 0, 0));
@@ -163,7 +163,7 @@ fn a_steady_flow_is_batched_and_each_run_has_the_next_epoch() {
         drained(&spool, 20);
         let batches = uplink.count(Counter::Batches);
         let requests = uplink.count(Counter::ProduceRequests);
-        println!("{batches} batches in {requests} requests");
+        eprintln!("{batches} batches in {requests} requests");
         assert!(batches > requests);
         assert_eq!(uplink.count(Counter::MaybeTwice), 0);
         uplink.stop();
@@ -214,7 +214,7 @@ fn a_broker_killed_and_restarted_costs_time_only() {
         kafka.cluster("kill", &["1"]);
         let down = || (spool.events().uplink.last() == Some(&false)).then_some(());
         wait("the spool is told", 2, down);
-        println!("told that Kafka is away after {:?}", start.elapsed());
+        eprintln!("told that Kafka is away after {:?}", start.elapsed());
         pause(Duration::from_secs(3));
         kafka.cluster("restart", &["1"]);
     });
@@ -239,7 +239,7 @@ fn a_frozen_broker_costs_time_only() {
         kafka.cluster("cont", &["1"]);
     });
     drained(&spool, 60);
-    println!(
+    eprintln!(
         "repeated {} batches, {} were there",
         uplink.count(Counter::BatchesRepeated),
         uplink.count(Counter::BatchesAlreadyThere)
@@ -281,7 +281,7 @@ fn a_late_request_of_a_dead_run_is_no_new_record() {
             .iter()
             .filter(|value| wanted.contains(value))
             .collect();
-        println!(
+        eprintln!(
             "partition {partition}: {} in Kafka, {} ours",
             found.len(),
             ours.len()
