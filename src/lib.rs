@@ -1,8 +1,9 @@
 //! Tidegate: a gateway between MQTT devices and Kafka.
 //!
-//! Devices publish to the [`proxy`]; its routes turn messages into [`record`]s; the [`spool`] numbers
-//! them per topic partition and keeps them safe; the [`uplink`] sends them to Kafka, each once, with
-//! the thin client in [`kafka`]. `docs/architecture.md` has the map, the invariants and what is absent.
+//! Devices publish to the [`proxy`]; its routes turn messages into [`record`]s; the [`spool`]
+//! numbers them per topic partition and keeps them safe; the [`uplink`] sends them to Kafka, each
+//! once, with the thin client in [`kafka`]. `docs/architecture.md` has the map, the invariants and
+//! what is absent.
 //!
 //! Imports point one way: {record, kafka, metrics, log, backoff} ← config ← spool ← {proxy, uplink}
 //! ← api ← app ← cli. `tests/it/tidy.rs` holds it.

@@ -18,7 +18,8 @@ pub enum Error {
     Twice,
 }
 
-/// Sends log lines that pass `filter` (`tracing`'s syntax) to stderr, as text or as JSON, one object a line.
+/// Sends log lines that pass `filter` (`tracing`'s syntax) to stderr, as text or as JSON, one
+/// object a line.
 ///
 /// # Errors
 /// [`Error`].
@@ -36,12 +37,12 @@ pub fn init(filter: &str, json: bool) -> Result<(), Error> {
     set.map_err(|_| Error::Twice)
 }
 
-/// Says when a failure that may repeat deserves a line: the first at once, then at most one every `every`, with
-/// the number of those held back since.
+/// Says when a failure that may repeat deserves a line: the first at once, then at most one every
+/// `every`, with the number of those held back since.
 ///
 /// ```
-/// # use std::time::Duration;
-/// static FAILED: tidegate::log::RateLimited = tidegate::log::RateLimited::new(Duration::from_secs(10));
+/// use tidegate::log::RateLimited;
+/// static FAILED: RateLimited = RateLimited::new(std::time::Duration::from_secs(10));
 /// if let Some(held_back) = FAILED.check() {
 ///     tracing::warn!(held_back, "cannot reach the broker");
 /// }
@@ -76,7 +77,8 @@ impl RateLimited {
         }
     }
 
-    /// Counts a failure. `Some`: write a line now, and say that so many were held back since the last.
+    /// Counts a failure. `Some`: write a line now, and say that so many were held back since the
+    /// last.
     pub fn check(&self) -> Option<u64> {
         self.check_at(Instant::now())
     }
@@ -96,8 +98,8 @@ impl RateLimited {
         }
     }
 
-    /// The trouble is over: the next failure is told at once. `Some` if there was any, with the number held
-    /// back since the last line.
+    /// The trouble is over: the next failure is told at once. `Some` if there was any, with the
+    /// number held back since the last line.
     pub fn over(&self) -> Option<u64> {
         let mut state = self.state.lock();
         state.told.take()?;

@@ -21,7 +21,8 @@ pub(super) async fn live(State(state): State<Arc<ApiState>>) -> Json<Value> {
     }))
 }
 
-/// Whether devices can be served, and how each part is. The uplink's state is told and does not count.
+/// Whether devices can be served, and how each part is. The uplink's state is told and does not
+/// count.
 pub(super) async fn ready(State(state): State<Arc<ApiState>>) -> (StatusCode, Json<Value>) {
     let accepting = state.accepting.load(Ordering::Relaxed);
     let spool_open = state.spool_open.load(Ordering::Relaxed);

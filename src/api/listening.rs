@@ -1,4 +1,5 @@
-//! The file `listening` in the data folder: which addresses were bound, for tests and tools with port 0.
+//! The file `listening` in the data folder: which addresses were bound, for tests and tools with
+//! port 0.
 
 use std::io;
 use std::net::SocketAddr;

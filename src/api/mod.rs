@@ -3,11 +3,11 @@
 //! | path | answer |
 //! |---|---|
 //! | `GET /health/live` | 200 while the process works |
-//! | `GET /health/ready` | 200 when devices are accepted and the spool is open, else 503; says why |
+//! | `GET /health/ready` | 200 when devices are accepted and the spool is open, or 503 |
 //! | `GET /metrics` | Prometheus text |
 //!
-//! An outage of Kafka is *not* unready: the gateway is made for it, and a restart would help nobody. All
-//! other answers are JSON as Connect's are: `{"error_code": 404, "message": "…"}`.
+//! An outage of Kafka is *not* unready: the gateway is made for it, and a restart would help
+//! nobody. All other answers are JSON as Connect's are: `{"error_code": 404, "message": "…"}`.
 
 mod health;
 mod listening;

@@ -1,4 +1,5 @@
-//! Accepts HTTP connections and bounds them: their number, the wait for a request's head, their whole life.
+//! Accepts HTTP connections and bounds them: their number, the wait for a request's head, their
+//! whole life.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,8 @@ use crate::log::RateLimited;
 pub(super) const CONNECTIONS_MAX: usize = 64;
 /// Longest wait for a request's head, idle time between requests included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest life of a connection, so that one who never reads its answer does not hold a place for ever.
+/// Longest life of a connection, so that one who never reads its answer does not hold a place for
+/// ever.
 const LIFE_MAX: Duration = Duration::from_secs(300);
 /// Time for a running request at the end of a connection's life.
 const GRACE: Duration = Duration::from_secs(2);

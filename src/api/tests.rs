@@ -66,7 +66,8 @@ async fn what_is_not_there_is_told_as_connect_does() {
     assert_eq!((code, &json["error_code"]), (405, &405.into()));
 }
 
-/// Those who send nothing hold a place each, and lose it after the head timeout; then others are served.
+/// Those who send nothing hold a place each, and lose it after the head timeout; then others are
+/// served.
 #[tokio::test]
 async fn silent_clients_are_bounded_in_number_and_time() {
     let (address, ..) = start().await;

@@ -70,7 +70,8 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             Command::Check(file) => check::check(&file.config),
         },
         Err(help) => {
-            // Help and version go to stdout, errors to stderr; when nobody listens there is nothing to do.
+            // Help and version go to stdout, errors to stderr; when nobody listens there is nothing
+            // to do.
             let _unheard = help.print();
             if help.use_stderr() {
                 End::UsageWrong

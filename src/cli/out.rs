@@ -1,4 +1,5 @@
-//! The one place that writes to stdout and stderr for people. When nobody reads them there is nobody to tell.
+//! The one place that writes to stdout and stderr for people. When nobody reads them there is
+//! nobody to tell.
 
 use std::fmt::Display;
 use std::io::Write;

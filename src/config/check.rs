@@ -1,7 +1,7 @@
 //! Second stage: from what was typed to [`super::checked`], with defaults for what was left out.
 //!
-//! A key whose value was refused takes its default here too, so that the rest can still be checked and all
-//! errors are told at once; the result is thrown away then.
+//! A key whose value was refused takes its default here too, so that the rest can still be checked
+//! and all errors are told at once; the result is thrown away then.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -88,7 +88,7 @@ pub enum Delivery {
 /// `[kafka.topic_creation]`: how missing topics are made.
 #[derive(Clone, Debug)]
 pub struct TopicCreation {
-    /// Partitions of a new topic.
+    /// Partitions of a new topic; −1 is the broker's default.
     pub partitions: i32,
     /// Replicas of each; −1 is the broker's default.
     pub replication_factor: i16,

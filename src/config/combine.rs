@@ -126,8 +126,8 @@ fn spool(spool: &Spool, found: &mut Found<'_>) {
     }
     if spool.mode == SpoolMode::Hybrid && spool.sync_interval > spool.spill_after {
         found.warnings.push(format!(
-            "spool.sync_interval_ms ({}) is above spill_after_ms ({}): a record may wait longer for \
-             its commit than for Kafka",
+            "spool.sync_interval_ms ({}) is above spill_after_ms ({}): a record may wait longer \
+             for its commit than for Kafka",
             ms(spool.sync_interval),
             ms(spool.spill_after)
         ));
@@ -183,8 +183,8 @@ fn proxy_bounds(proxy: &Proxy, spool: &Spool, found: &mut Found<'_>) {
     }
 }
 
-/// Priority and time to live belong to the Kafka topic: two routes to one static topic must agree. One that
-/// leaves them out takes those of the other.
+/// Priority and time to live belong to the Kafka topic: two routes to one static topic must agree.
+/// One that leaves them out takes those of the other.
 fn one_value_a_topic(routes: &mut [Route], found: &mut Found<'_>) {
     let says = |i: usize, key: &str| found.raw.has(&format!("proxy.route[{i}].{key}"));
     let typed: Vec<(bool, bool)> = (0..routes.len())

@@ -1,4 +1,5 @@
-//! `docs/config.md`, written from the keys; a test keeps the file equal (`UPDATE=1 cargo test` rewrites it).
+//! `docs/config.md`, written from the keys; a test keeps the file equal (`UPDATE=1 cargo test`
+//! rewrites it).
 
 use std::fmt::Write;
 
@@ -11,15 +12,18 @@ const HEAD: &str = "\
 
 Generated from `src/config/keys/`; `UPDATE=1 cargo test` rewrites it.
 
-`tidegate run` and `tidegate check` read `/etc/tidegate/tidegate.toml`, or what `--config` names. Every key can
-be set by an environment variable, which wins over the file: `TIDEGATE__`, the table and the key, in capitals
-and joined by `__`. Lists are comma-separated there; tables, and lists of tables, are JSON and replace what the
-file says of them. `tidegate check` tells all that is wrong at once, with line or variable, and ends with 0
-(right) or 1.
+`tidegate run` and `tidegate check` read `/etc/tidegate/tidegate.toml`, or what `--config` names.
+Every key can be set by an environment variable, which wins over the file: `TIDEGATE__`, the table
+and the key, in capitals and joined by `__`. Lists are comma-separated there; tables, and lists of
+tables, are JSON and replace what the file says of them. `tidegate check` tells all that is wrong at
+once, with line or variable.
 
-Sizes are plain bytes or text with `KiB`, `MiB`, `GiB`, `TiB` (`\"256MiB\"`). Times are whole milliseconds;
-underscores are allowed (`86_400_000`). Secrets (no key of this version is one) are text, `{ file = \"path\" }` or
-`{ env = \"VARIABLE\" }`, and are never printed.
+Exit codes of `tidegate`: 0 done, 1 the configuration is wrong, 2 the command line is wrong, 3 it
+failed while running.
+
+Sizes are plain bytes or text with `KiB`, `MiB`, `GiB`, `TiB` (`\"256MiB\"`). Times are whole
+milliseconds; underscores are allowed (`86_400_000`). Secrets (no key of this version is one) are
+text, `{ file = \"path\" }` or `{ env = \"VARIABLE\" }`, and are never printed.
 ";
 
 /// The whole page.

@@ -1,8 +1,9 @@
 //! Overrides from the environment: `TIDEGATE__SPOOL__MAX_BYTES=4GiB` sets `spool.max_bytes`.
 //!
-//! Lists are comma-separated; tables, and lists of tables, are JSON and replace what the file says of them
-//! (`TIDEGATE__PROXY__ROUTE='[{"mqtt": "#", "topic": "all"}]'`). Variables of tables are applied before those
-//! of keys. A variable of that prefix that names nothing is an error: it was meant to change something.
+//! Lists are comma-separated; tables, and lists of tables, are JSON and replace what the file says
+//! of them (`TIDEGATE__PROXY__ROUTE='[{"mqtt": "#", "topic": "all"}]'`). Variables of tables are
+//! applied before those of keys. A variable of that prefix that names nothing is an error: it was
+//! meant to change something.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -72,7 +73,8 @@ fn read(
     })
 }
 
-/// The text as the key's kind takes it; what does not fit stays text and is refused with the others.
+/// The text as the key's kind takes it; what does not fit stays text and is refused with the
+/// others.
 fn scalar(kind: Kind, text: String, place: &Place) -> Node {
     match kind {
         Kind::Integer { .. } | Kind::Millis { .. } => {

@@ -1,9 +1,10 @@
 //! What the user typed in `tidegate.toml` and the environment, checked and bounded once.
 //!
-//! Two stages. *As typed*: `tree` (TOML and JSON with places), `environment` (overrides), `raw` and `value`
-//! (each key by itself). *Checked*: `check` (defaults, the structs of [`checked`]), `combine` (keys
-//! together). [`keys`] is the one definition that both and `docs/config.md` follow. All problems are told
-//! at once, each with file and line or variable, key, what was found and what would be right.
+//! Two stages. *As typed*: `tree` (TOML and JSON with places), `environment` (overrides), `raw` and
+//! `value` (each key by itself). *Checked*: `check` (defaults, the structs of [`checked`]),
+//! `combine` (keys together). [`keys`] is the one definition that both and `docs/config.md` follow.
+//! All problems are told at once, each with file and line or variable, key, what was found and what
+//! would be right.
 
 mod check;
 pub mod checked;
@@ -57,8 +58,8 @@ pub struct RouteReport {
 pub struct RouteProblem {
     /// Index of the route.
     pub route: usize,
-    /// The key of it: `mqtt`, `topic`, `key`, `headers`.
-    pub key: &'static str,
+    /// The key of it: `mqtt`, `topic`, `key`, `headers.NAME`.
+    pub key: String,
     /// What was found.
     pub found: String,
     /// What would be right.
@@ -139,9 +140,13 @@ fn check_routes(
     let report = routes(proxy);
     let told = |problem: RouteProblem| {
         let key = format!("proxy.route[{}].{}", problem.route, problem.key);
+        let typed = match problem.key.split_once('.') {
+            Some((first, _)) => format!("proxy.route[{}].{first}", problem.route),
+            None => key.clone(),
+        };
         // A key that is missing or wrong by itself was told of already.
-        let known = raw.has(&key) && !raw.is_refused(&key);
-        known.then(|| Problem::new(raw.place(&key), key, problem.found, problem.right))
+        let known = raw.has(&typed) && !raw.is_refused(&typed);
+        known.then(|| Problem::new(raw.place(&typed), key, problem.found, problem.right))
     };
     let problems = report.problems.into_iter().filter_map(told).collect();
     (problems, report.warnings)

@@ -1,6 +1,7 @@
 //! What is wrong with a configuration: where it stands, what was found, what would be right.
 //!
-//! A secret's value is in none of them, nor is the value of an unknown key, which may be a misspelt secret.
+//! A secret's value is in none of them, nor is the value of an unknown key, which may be a misspelt
+//! secret.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -59,7 +60,8 @@ impl Problem {
     }
 }
 
-/// All that is wrong with one configuration, in the order of the file, one line each when displayed.
+/// All that is wrong with one configuration, in the order of the file, one line each when
+/// displayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
     /// The file that was read.

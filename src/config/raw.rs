@@ -1,4 +1,5 @@
-//! First stage: what was typed, held against the keys. Every value here has its key's type and range.
+//! First stage: what was typed, held against the keys. Every value here has its key's type and
+//! range.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -137,6 +138,10 @@ impl Raw {
                 self.values.insert(shown, value);
             }
             Err(value::Wrong { found, right }) => {
+                let right = match item.place {
+                    Place::Variable(_) => right.replace(" in quotes", ""),
+                    _ => right,
+                };
                 self.problem(&shown, item, format!("found {found}"), right);
                 self.refused.insert(shown);
             }

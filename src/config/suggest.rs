@@ -4,7 +4,8 @@ use super::keys::{self, Kind, Table};
 use super::tree::Node;
 use super::units;
 
-/// What would be right instead of the unknown key `name` of table `path` (without indexes; empty: the top).
+/// What would be right instead of the unknown key `name` of table `path` (without indexes; empty:
+/// the top).
 pub(super) fn for_unknown(tables: &[Table], path: &str, name: &str, node: &Node) -> String {
     if let Some((key, kind)) = other_unit(tables, path, name) {
         return with_unit(key, kind, node);
@@ -18,6 +19,11 @@ pub(super) fn for_unknown(tables: &[Table], path: &str, name: &str, node: &Node)
         .find(|table| table.keys.iter().any(|key| key.name == name));
     if let Some(table) = elsewhere {
         return format!("did you mean the key of that name in [{}]?", table.path);
+    }
+    for table in tables {
+        if let Some((key, _)) = other_unit(tables, table.path, name) {
+            return format!("did you mean `{key}` in [{}]?", table.path);
+        }
     }
     format!("known here: {}", names.join(", "))
 }
@@ -95,6 +101,7 @@ mod tests {
         );
         assert_eq!(told("", "kafak", five.clone()), "did you mean `kafka`?");
         assert!(told("gateway", "default_topic", five.clone()).contains("[proxy]"));
+        assert!(told("spool", "ttl", five.clone()).contains("`ttl_ms` in [proxy.route]"));
         assert!(told("api", "zzz", five).contains("known here: listen"));
     }
 }

@@ -94,17 +94,19 @@ fn what_is_left_out_has_the_documented_default() {
 fn all_problems_are_told_at_once_in_the_order_of_the_file() {
     let told = refused(
         "[spool]\nmax_bytes = \"2GB\"\nspil_after_ms = 5\n[proxy]\nlisten = \"0.0.0.0:1883\"\n\
-         [[proxy.route]]\nmqtt = \"a/#\"\ntopic = \"a b\"\nttl = \"5s\"\npriority = 10\n[[proxy.rout]]\n",
+         [[proxy.route]]\nmqtt = \"a/#\"\ntopic = \"a b\"\nttl = \"5s\"\npriority = 10\n\
+         [[proxy.rout]]\n",
     );
     let expected = [
         "t.toml:4: spool.max_bytes: found \"2GB\"; write \"2GiB\"",
         "t.toml:5: spool.spil_after_ms: unknown key; did you mean `spill_after_ms`?",
-        "t.toml:7: proxy.listen: found 0.0.0.0:1883, which is reached from outside, and there are no \
-         credentials yet in this version; write \"127.0.0.1:1883\", or allow_anonymous = true to let \
-         everybody publish",
-        "t.toml:10: proxy.route[0].topic: found \"a b\"; write a Kafka topic in quotes: 1 to 249 of A-Z \
-         a-z 0-9 . _ -, not . or .., or {captures}",
-        "t.toml:11: proxy.route[0].ttl: unknown key; did you mean `ttl_ms = 5_000`, in milliseconds?",
+        "t.toml:7: proxy.listen: found 0.0.0.0:1883, which is reached from outside, and there are \
+         no credentials yet in this version; write \"127.0.0.1:1883\", or allow_anonymous = true \
+         to let everybody publish",
+        "t.toml:10: proxy.route[0].topic: found \"a b\"; write a Kafka topic in quotes: 1 to 249 \
+         of A-Z a-z 0-9 . _ -, not . or .., or {captures}",
+        "t.toml:11: proxy.route[0].ttl: unknown key; did you mean `ttl_ms = 5_000`, in \
+         milliseconds?",
         "t.toml:12: proxy.route[0].priority: found 10; write 0 to 9",
         "t.toml:13: proxy.rout: unknown key; did you mean `route`?",
     ];
@@ -218,7 +220,8 @@ fn doubtful_combinations_are_warned_of() {
 #[test]
 fn the_environment_wins_over_the_file() {
     let config = read_with(
-        "[kafka]\nbootstrap_servers = [\"k:9092\"]\n[spool]\nmax_bytes = \"1GiB\"\n[[proxy.route]]\nmqtt = 'a'\ntopic = 'a'\n",
+        "[kafka]\nbootstrap_servers = [\"k:9092\"]\n[spool]\nmax_bytes = \"1GiB\"\n\
+         [[proxy.route]]\nmqtt = 'a'\ntopic = 'a'\n",
         &[
             ("TIDEGATE__KAFKA__BOOTSTRAP_SERVERS", "a:1, b:2"),
             ("TIDEGATE__KAFKA__PROVENANCE", "false"),
@@ -285,7 +288,7 @@ fn routes_are_checked_by_their_compiler_too() {
     fn compiler(proxy: &Proxy) -> RouteReport {
         let problem = |route| RouteProblem {
             route,
-            key: "topic",
+            key: "topic".to_owned(),
             found: "{x} is no capture".to_owned(),
             right: "known: line".to_owned(),
         };
@@ -348,4 +351,19 @@ fn the_page_is_up_to_date() {
         found == page,
         "docs/config.md is old: run UPDATE=1 cargo test"
     );
+}
+
+proptest::proptest! {
+    /// Whatever is typed, it is taken or refused; nothing panics.
+    #[test]
+    fn noise_is_refused(text in "(\\[[a-z.]{0,9}\\]|[a-z_]{0,6} ?= ?|[0-9\"\\[{,}\\]é\n]){0,40}") {
+        let variables = [("TIDEGATE__KAFKA", &*text), ("TIDEGATE__PROXY__ROUTE", &*text)];
+        let _either = read_with(&text, &variables);
+    }
+
+    #[test]
+    fn sizes_come_back(n in 0i64..1 << 45) {
+        assert_eq!(units::bytes(&units::show_bytes(n)), Some(n));
+        assert_eq!(units::integer(&units::show_integer(-n)), Some(-n));
+    }
 }

@@ -42,8 +42,8 @@ impl Node {
     }
 }
 
-/// Parses a TOML file as far as it goes. Only the message and the line of a syntax error are told: the line
-/// itself may hold a secret.
+/// Parses a TOML file as far as it goes. Only the message and the line of a syntax error are told:
+/// the line itself may hold a secret.
 pub(super) fn from_toml(text: &str) -> (Item, Vec<Problem>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let problems = errors

@@ -53,7 +53,8 @@ fn expected_text(kind: Kind) -> &'static str {
             "write a Kafka topic name in quotes: 1 to 249 of A-Z a-z 0-9 . _ -, not . or .."
         }
         Kind::TopicTemplate => {
-            "write a Kafka topic in quotes: 1 to 249 of A-Z a-z 0-9 . _ -, not . or .., or {captures}"
+            "write a Kafka topic in quotes: 1 to 249 of A-Z a-z 0-9 . _ -, not . or .., or \
+             {captures}"
         }
         Kind::Path => "write a path in quotes",
         Kind::LogFilter => "write a level, or levels by module: \"tidegate::uplink=debug,info\"",

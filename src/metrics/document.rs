@@ -1,5 +1,5 @@
-//! `docs/metrics.md`, written from [`super::names`]; a test keeps the file equal (`UPDATE=1 cargo test`
-//! rewrites it).
+//! `docs/metrics.md`, written from [`super::names`]; a test keeps the file equal (`UPDATE=1 cargo
+//! test` rewrites it).
 
 use std::fmt::Write;
 
@@ -10,8 +10,8 @@ const HEAD: &str = "\
 
 Generated from `src/metrics/names.rs`; `UPDATE=1 cargo test` rewrites it.
 
-`GET /metrics` on `[api] listen` answers in Prometheus' text format. Counters start at 0 with the process.
-Histograms have buckets of 100 µs, doubled up to 1.6 s, and one for all above.
+`GET /metrics` on `[api] listen` answers in Prometheus' text format. Counters start at 0 with the
+process. Histograms have buckets of 100 µs, doubled up to 1.6 s, and one for all above.
 
 | name | type | meaning |
 |---|---|---|

@@ -1,7 +1,7 @@
 //! What each figure is called outside, and what it says.
 //!
-//! Prometheus' rules: `tidegate_`, base units (bytes, seconds), `_total` on counters. Figures of one family
-//! (records dropped, by reason) differ in a label and stand next to each other.
+//! Prometheus' rules: `tidegate_`, base units (bytes, seconds), `_total` on counters. Figures of
+//! one family (records dropped, by reason) differ in a label and stand next to each other.
 // tidy: table
 
 use super::{COUNTERS, Counter, GAUGES, Gauge, HISTOGRAMS, Histogram};
@@ -43,9 +43,10 @@ const fn reason<T: Copy>(
 }
 
 const DROPPED: &str = "Messages that will not reach Kafka, by reason: `expired` (ttl_ms), `full` \
-    (on_full), `qos0` (QoS 0 at a bound), `refused` (no route). All but `qos0` are in the loss ledger.";
-const LOST: &str = "Records lost against the promise, by reason: `damaged` (on disk), `kafka` (Kafka \
-    had confirmed or held them). Each range is in the loss ledger.";
+    (on_full), `qos0` (QoS 0 at a bound), `refused` (no route). All but `qos0` are in the loss \
+    ledger.";
+const LOST: &str = "Records lost against the promise, by reason: `damaged` (on disk), `kafka` \
+    (Kafka had confirmed or held them). Each range is in the loss ledger.";
 
 /// All counters.
 pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [

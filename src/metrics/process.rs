@@ -1,5 +1,5 @@
-//! Figures of the process itself, from `/proc/self` (<https://man7.org/linux/man-pages/man5/proc.5.html>).
-//! What cannot be read is left out.
+//! Figures of the process itself, from `/proc/self`
+//! (<https://man7.org/linux/man-pages/man5/proc.5.html>). What cannot be read is left out.
 
 use std::fs;
 

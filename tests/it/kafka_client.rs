@@ -39,7 +39,7 @@ async fn topic(client: &Client, name: &str, partitions: i32) -> Arc<str> {
     loop {
         let topic = client.topic(name, true).await.unwrap();
         if topic.code == 0 && leads_all(client, &topic).await {
-            assert_eq!(topic.leaders.len() as i32, partitions);
+            assert_eq!(i32::try_from(topic.leaders.len()), Ok(partitions));
             return topic.name;
         }
         assert!(Instant::now() < end, "no leaders: {topic:?}");

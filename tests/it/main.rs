@@ -8,6 +8,8 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
     reason = "a test stops where it goes wrong, and prints its figures"
 )]
 
@@ -15,6 +17,10 @@ mod harness;
 
 mod kafka_client;
 mod tools;
+
+mod check;
+
+mod tidy;
 
 mod road;
 

@@ -1,4 +1,5 @@
-# Sourced by the scripts beside it: where Kafka's jars are, and how its programs are started.
+# Sourced by the scripts beside it and by the demo: where Kafka's jars are, how its programs are
+# started, and ports that nobody else takes.
 # shellcheck shell=bash
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 kafka_version=4.3.1
@@ -21,3 +22,24 @@ fail() {
   echo "$(basename "$0"): $*" >&2
   exit 1
 }
+
+# A port that nobody listens on, below the range the kernel gives to clients, and reserved in a
+# folder for all tests of this machine for as long as the folder OWNER is there.
+reserved=${TMPDIR:-/tmp}/tidegate-ports
+free_port() { # free_port OWNER
+  local port owner
+  mkdir -p "$reserved"
+  while :; do
+    port=$((10000 + RANDOM % 20000))
+    answers "$port" && continue
+    if owner=$(cat "$reserved/$port" 2>/dev/null) && [ ! -d "$owner" ]; then
+      rm -f "$reserved/$port"
+    fi
+    (set -o noclobber && echo "$1" >"$reserved/$port") 2>/dev/null || continue
+    echo "$port"
+    return
+  done
+}
+# A zombie is gone: in a container nobody may collect it.
+alive() { grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
+answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }

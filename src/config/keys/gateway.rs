@@ -19,16 +19,18 @@ pub(super) const GATEWAY: Table = Table {
             name: "data_dir",
             kind: Kind::Path,
             default: Default::Is("\"/var/lib/tidegate\""),
-            doc: "Folder for everything that must survive a power cut: segment files, sled, quarantine. \
-                  It belongs on a file system that honours `fdatasync`, and to one gateway alone.",
+            doc: "Folder for everything that must survive a power cut: segment files, sled, \
+                  quarantine. It belongs on a file system that honours `fdatasync`, and to one \
+                  gateway alone.",
         },
         Key {
             name: "log_filter",
             kind: Kind::LogFilter,
             default: Default::Is("\"info\""),
-            doc: "What is logged to stderr, in `tracing`'s filter syntax: a level, or levels by module \
-                  (`tidegate::uplink=debug,info`). `debug` and `trace` cost speed, and flash where the \
-                  journal is kept on disk; `error` hides the warnings about weakened promises.",
+            doc: "What is logged to stderr, in `tracing`'s filter syntax: a level, or levels by \
+                  module (`tidegate::uplink=debug,info`). `debug` and `trace` cost speed, and \
+                  flash where the journal is kept on disk; `error` hides the warnings about \
+                  weakened promises.",
         },
         Key {
             name: "log_format",
@@ -43,17 +45,17 @@ pub(super) const GATEWAY: Table = Table {
                 max: 10 * MINUTE,
             },
             default: Default::Is("10_000"),
-            doc: "Longest time from SIGTERM or SIGINT to exit. Too little: records that Kafka would have \
-                  confirmed are written to flash instead, and devices may send some again. Too much: a \
-                  stop with Kafka away takes long; keep it below systemd's `TimeoutStopSec` (90 s). \
-                  Nothing acknowledged is lost either way.",
+            doc: "Longest time from SIGTERM or SIGINT to exit. Too little: records that Kafka \
+                  would have confirmed are written to flash instead, and devices may send some \
+                  again. Too much: a stop with Kafka away takes long; keep it below systemd's \
+                  `TimeoutStopSec` (90 s). Nothing acknowledged is lost either way.",
         },
         Key {
             name: "worker_threads",
             kind: Kind::Integer { min: 0, max: 64 },
             default: Default::Is("0"),
-            doc: "Threads that serve connections and Kafka; 0: one per core, at most four. Too few: one \
-                  core's speed is the limit. More than cores: only switching costs.",
+            doc: "Threads that serve connections and Kafka; 0: one per core, at most four. Too \
+                  few: one core's speed is the limit. More than cores: only switching costs.",
         },
     ],
 };
@@ -67,7 +69,7 @@ pub(super) const API: Table = Table {
         kind: Kind::Address,
         default: Default::Is("\"127.0.0.1:8083\""),
         doc: "Address of the HTTP server. Port 0 takes a free one, which is logged and written to \
-              `listening` in the data folder. It asks for no credentials: beyond loopback everybody who \
-              reaches it can read the figures.",
+              `listening` in the data folder. It asks for no credentials: beyond loopback \
+              everybody who reaches it can read the figures.",
     }],
 };

@@ -1,8 +1,8 @@
 //! The one definition of every key of `tidegate.toml`: its type, default, range, unit and meaning.
 //!
-//! From it come parsing and checking (`super::raw`), "did you mean" (`super::suggest`), the names of the
-//! environment variables (`super::environment`) and `docs/config.md` (`super::document`). A file a table
-//! of the configuration; what two keys mean together is in `super::combine`.
+//! From it come parsing and checking (`super::raw`), "did you mean" (`super::suggest`), the names
+//! of the environment variables (`super::environment`) and `docs/config.md` (`super::document`). A
+//! file a table of the configuration; what two keys mean together is in `super::combine`.
 
 mod gateway;
 mod kafka;

@@ -12,16 +12,16 @@ pub(super) const PROXY: Table = Table {
             name: "listen",
             kind: Kind::Address,
             default: Default::Is("\"127.0.0.1:1883\""),
-            doc: "Address that devices connect to. Port 0 takes a free one, which is logged and written to \
-                  `listening` in the data folder. Beyond loopback `allow_anonymous` must be said, since \
-                  there are no credentials yet in this version.",
+            doc: "Address that devices connect to. Port 0 takes a free one, which is logged and \
+                  written to `listening` in the data folder. Beyond loopback `allow_anonymous` \
+                  must be said, since there are no credentials yet in this version.",
         },
         Key {
             name: "allow_anonymous",
             kind: Kind::Flag,
             default: Default::Is("false"),
-            doc: "Whether a listener beyond loopback takes clients without credentials: everybody who \
-                  reaches the port can then publish. On loopback they are always taken.",
+            doc: "Whether a listener beyond loopback takes clients without credentials: everybody \
+                  who reaches the port can then publish. On loopback they are always taken.",
         },
         Key {
             name: "default_topic",
@@ -33,10 +33,10 @@ pub(super) const PROXY: Table = Table {
             name: "on_refused",
             kind: Kind::Choice(&["ack", "disconnect"]),
             default: Default::Is("\"ack\""),
-            doc: "What an MQTT 3.1.1 client, which cannot be told, gets for a message that no route \
-                  takes. `ack`: it is acknowledged, dropped, counted and in the loss ledger. \
-                  `disconnect`: the connection is closed, and most clients send the message again, for \
-                  ever. MQTT 5 clients get a reason code.",
+            doc: "What an MQTT 3.1.1 client, which cannot be told, gets for a message that no \
+                  route takes. `ack`: it is acknowledged, dropped, counted and in the loss ledger. \
+                  `disconnect`: the connection is closed, and most clients send the message again, \
+                  for ever. MQTT 5 clients get a reason code.",
         },
         Key {
             name: "max_connections",
@@ -45,8 +45,9 @@ pub(super) const PROXY: Table = Table {
                 max: 1_000_000,
             },
             default: Default::Is("10_000"),
-            doc: "Most connections at once; the next is closed after accept. Too little: devices stay \
-                  out. Too much: memory (some KiB each), and more than the process may open files.",
+            doc: "Most connections at once; the next is closed after accept. Too little: devices \
+                  stay out. Too much: memory (some KiB each), and more than the process may open \
+                  files.",
         },
         Key {
             name: "max_packet_bytes",
@@ -55,10 +56,10 @@ pub(super) const PROXY: Table = Table {
                 max: 256 * MIB - 1,
             },
             default: Default::Is("\"1MiB\""),
-            doc: "Largest MQTT packet; MQTT 5 clients are told, others lose the connection. Too little: \
-                  messages cannot be sent. Too much: memory, and above the topic's `max.message.bytes` \
-                  (1 MiB by default) a message is refused anyhow. It must fit into `max_inflight_bytes` \
-                  and into half a spool segment.",
+            doc: "Largest MQTT packet; MQTT 5 clients are told, others lose the connection. Too \
+                  little: messages cannot be sent. Too much: memory, and above the topic's \
+                  `max.message.bytes` (1 MiB by default) a message is refused anyhow. It must fit \
+                  into `max_inflight_bytes` and into half a spool segment.",
         },
         Key {
             name: "connect_timeout_ms",
@@ -67,8 +68,8 @@ pub(super) const PROXY: Table = Table {
                 max: 5 * MINUTE,
             },
             default: Default::Is("10_000"),
-            doc: "From TCP accept to a whole CONNECT. Too little: devices on slow links never get in. Too \
-                  much: idle strangers hold connections.",
+            doc: "From TCP accept to a whole CONNECT. Too little: devices on slow links never get \
+                  in. Too much: idle strangers hold connections.",
         },
         Key {
             name: "max_inflight_messages",
@@ -79,8 +80,8 @@ pub(super) const PROXY: Table = Table {
             default: Default::Is("1_000"),
             doc: "Unacknowledged messages of one client (MQTT 5: receive maximum); beyond it its \
                   connection is not read. Too little: in an outage acknowledgements come once a \
-                  `sync_interval_ms`, so 1,000 let one client send 5,000 messages a second, 20 only 100. \
-                  Too much: nothing but memory, which `max_inflight_bytes` bounds.",
+                  `sync_interval_ms`, so 1,000 let one client send 5,000 messages a second, 20 \
+                  only 100. Too much: nothing but memory, which `max_inflight_bytes` bounds.",
         },
         Key {
             name: "max_inflight_bytes",
@@ -89,8 +90,9 @@ pub(super) const PROXY: Table = Table {
                 max: GIB,
             },
             default: Default::Is("\"4MiB\""),
-            doc: "Unacknowledged bytes of one client; beyond it its connection is not read. Too little: \
-                  large messages go one by one. Too much: one client takes the share of all.",
+            doc: "Unacknowledged bytes of one client; beyond it its connection is not read. Too \
+                  little: large messages go one by one. Too much: one client takes the share of \
+                  all.",
         },
         Key {
             name: "max_total_inflight_bytes",
@@ -99,8 +101,9 @@ pub(super) const PROXY: Table = Table {
                 max: 16 * GIB,
             },
             default: Default::Is("\"16MiB\""),
-            doc: "Unacknowledged bytes of all clients; beyond it no connection is read. Too little: \
-                  Kafka's answer time limits the rate (16 MiB at 100 ms are 160 MiB/s). Too much: memory.",
+            doc: "Unacknowledged bytes of all clients; beyond it no connection is read. Too \
+                  little: Kafka's answer time limits the rate (16 MiB at 100 ms are 160 MiB/s). \
+                  Too much: memory.",
         },
         Key {
             name: "topic_alias_max",
@@ -109,8 +112,8 @@ pub(super) const PROXY: Table = Table {
                 max: 65_535,
             },
             default: Default::Is("32"),
-            doc: "MQTT 5 topic aliases a client may use. 0: clients send whole topic names. Too much: \
-                  memory, a topic name each per client.",
+            doc: "MQTT 5 topic aliases a client may use. 0: clients send whole topic names. Too \
+                  much: memory, a topic name each per client.",
         },
         Key {
             name: "session_expiry_max_ms",
@@ -119,9 +122,9 @@ pub(super) const PROXY: Table = Table {
                 max: 365 * DAY,
             },
             default: Default::Is("86_400_000"),
-            doc: "Longest time a disconnected persistent session is kept, whatever the client asks. Too \
-                  little: QoS 2 messages in flight may come twice. Too much: memory for clients that \
-                  never return.",
+            doc: "Longest time a disconnected persistent session is kept, whatever the client \
+                  asks. Too little: QoS 2 messages in flight may come twice. Too much: memory for \
+                  clients that never return.",
         },
         Key {
             name: "max_sessions",
@@ -130,8 +133,8 @@ pub(super) const PROXY: Table = Table {
                 max: 10_000_000,
             },
             default: Default::Is("10_000"),
-            doc: "Most disconnected sessions kept; beyond it the one longest away goes. Too little: as \
-                  above. Too much: memory.",
+            doc: "Most disconnected sessions kept; beyond it the one longest away goes. Too \
+                  little: as above. Too much: memory.",
         },
     ],
 };
@@ -139,8 +142,9 @@ pub(super) const PROXY: Table = Table {
 pub(super) const HEADERS: Table = Table {
     path: "proxy.headers",
     shape: Shape::Always,
-    doc: "Names of the record headers that carry MQTT's own fields. An empty name leaves a header out, \
-          which saves its bytes in every record. The first four are those of Confluent's MQTT source, as text.",
+    doc: "Names of the record headers that carry MQTT's own fields. An empty name leaves a header \
+          out, which saves its bytes in every record. The first four are those of Confluent's MQTT \
+          source, as text.",
     keys: &[
         header(
             "message_id",
@@ -201,8 +205,8 @@ const fn header(name: &'static str, default: &'static str, doc: &'static str) ->
 pub(super) const ROUTE: Table = Table {
     path: "proxy.route",
     shape: Shape::Repeated,
-    doc: "Which messages go to which Kafka topic. The first route that matches wins; where none does, \
-          `proxy.default_topic` takes the message or it is refused.",
+    doc: "Which messages go to which Kafka topic. The first route that matches wins; where none \
+          does, `proxy.default_topic` takes the message or it is refused.",
     keys: &[
         Key {
             name: "mqtt",
@@ -214,15 +218,15 @@ pub(super) const ROUTE: Table = Table {
             name: "topic",
             kind: Kind::TopicTemplate,
             default: Default::Required,
-            doc: "Kafka topic; `{name}` is replaced by the capture, with what Kafka does not allow in a \
-                  name made legal. A template makes as many topics as devices care to name.",
+            doc: "Kafka topic; `{name}` is replaced by the capture, with what Kafka does not allow \
+                  in a name made legal. A template makes as many topics as devices care to name.",
         },
         Key {
             name: "key",
             kind: Kind::Name,
             default: Default::Absent("the MQTT topic"),
-            doc: "Template of the record key, which chooses the partition. Order holds per key: a coarse \
-                  one makes a hot partition, an empty one gives up order.",
+            doc: "Template of the record key, which chooses the partition. Order holds per key: a \
+                  coarse one makes a hot partition, an empty one gives up order.",
         },
         Key {
             name: "headers",
@@ -244,9 +248,9 @@ pub(super) const ROUTE: Table = Table {
                 max: 3_650 * DAY,
             },
             default: Default::Absent("records are kept until Kafka has them"),
-            doc: "Of the Kafka topic: age at which a record that is not in Kafka is dropped, counted and \
-                  written to the loss ledger. Too little: an outage loses what one would have waited \
-                  for. Too much: stale values delay fresh ones.",
+            doc: "Of the Kafka topic: age at which a record that is not in Kafka is dropped, \
+                  counted and written to the loss ledger. Too little: an outage loses what one \
+                  would have waited for. Too much: stale values delay fresh ones.",
         },
     ],
 };

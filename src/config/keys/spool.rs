@@ -12,10 +12,10 @@ pub(super) const SPOOL: Table = Table {
             name: "mode",
             kind: Kind::Choice(&["hybrid", "always"]),
             default: Default::Is("\"hybrid\""),
-            doc: "When records are written to disk. `hybrid`: only when Kafka does not confirm them in \
-                  time, so steady traffic costs no flash. `always`: all, before they are acknowledged; \
-                  devices then hear back at the speed of the disk, and flash wears. Both keep what was \
-                  acknowledged through a power cut.",
+            doc: "When records are written to disk. `hybrid`: only when Kafka does not confirm \
+                  them in time, so steady traffic costs no flash. `always`: all, before they are \
+                  acknowledged; devices then hear back at the speed of the disk, and flash wears. \
+                  Both keep what was acknowledged through a power cut.",
         },
         Key {
             name: "spill_after_ms",
@@ -24,9 +24,10 @@ pub(super) const SPOOL: Table = Table {
                 max: MINUTE,
             },
             default: Default::Is("500"),
-            doc: "`hybrid`: age at which a record that Kafka has not confirmed is written to disk. Too \
-                  little, near Kafka's usual answer time: steady traffic wears the flash. Too much: \
-                  devices wait that long for an answer when Kafka is slow, and may send again.",
+            doc: "`hybrid`: age at which a record that Kafka has not confirmed is written to disk. \
+                  Too little, near Kafka's usual answer time: steady traffic wears the flash. Too \
+                  much: devices wait that long for an answer when Kafka is slow, and may send \
+                  again.",
         },
         Key {
             name: "sync_interval_ms",
@@ -35,9 +36,9 @@ pub(super) const SPOOL: Table = Table {
                 max: MINUTE,
             },
             default: Default::Is("200"),
-            doc: "Least time between group commits; after a pause one starts at once; 0: as fast as the \
-                  disk. Too little: a commit costs a page of flash however small it is. Too much: in an \
-                  outage devices wait that long for each answer.",
+            doc: "Least time between group commits; after a pause one starts at once; 0: as fast \
+                  as the disk. Too little: a commit costs a page of flash however small it is. Too \
+                  much: in an outage devices wait that long for each answer.",
         },
         Key {
             name: "max_bytes",
@@ -56,18 +57,18 @@ pub(super) const SPOOL: Table = Table {
                 max: 16 * TIB,
             },
             default: Default::Is("\"256MiB\""),
-            doc: "Bytes that stay free on the file system, whoever fills it. Too little: the system \
-                  around the gateway suffers, and sled's index needs some room. Too much: room for an \
-                  outage is given away.",
+            doc: "Bytes that stay free on the file system, whoever fills it. Too little: the \
+                  system around the gateway suffers, and sled's index needs some room. Too much: \
+                  room for an outage is given away.",
         },
         Key {
             name: "on_full",
             kind: Kind::Choice(&["refuse", "drop_oldest", "drop_lowest_priority"]),
             default: Default::Is("\"refuse\""),
-            doc: "What happens at either bound. `refuse`: devices are not acknowledged until there is \
-                  room, and keep their messages. `drop_oldest`: the oldest records are dropped. \
-                  `drop_lowest_priority`: the oldest of the lowest priority. Every drop is counted and \
-                  stands in the loss ledger.",
+            doc: "What happens at either bound. `refuse`: devices are not acknowledged until there \
+                  is room, and keep their messages. `drop_oldest`: the oldest records are dropped. \
+                  `drop_lowest_priority`: the oldest of the lowest priority. Every drop is counted \
+                  and stands in the loss ledger.",
         },
         Key {
             name: "segment_bytes",
@@ -76,9 +77,9 @@ pub(super) const SPOOL: Table = Table {
                 max: GIB,
             },
             default: Default::Is("\"8MiB\""),
-            doc: "Size of a segment file, which is made full of zeros once and then recycled. Too little: \
-                  many files, and a record must fit into one. Too much: room comes back in lumps, and a \
-                  new file makes one commit wait.",
+            doc: "Size of a segment file, which is made full of zeros once and then recycled. Too \
+                  little: many files, and a record must fit into one. Too much: room comes back in \
+                  lumps, and a new file makes one commit wait.",
         },
         Key {
             name: "memory_max_bytes",
@@ -87,16 +88,17 @@ pub(super) const SPOOL: Table = Table {
                 max: 16 * GIB,
             },
             default: Default::Is("\"16MiB\""),
-            doc: "Most bytes of records in memory that were read back from disk or not yet written. Too \
-                  little: draining crawls. Too much: the board swaps or the kernel kills.",
+            doc: "Most bytes of records in memory that were read back from disk or not yet \
+                  written. Too little: draining crawls. Too much: the board swaps or the kernel \
+                  kills.",
         },
         Key {
             name: "stalled_max_percent",
             kind: Kind::Integer { min: 1, max: 100 },
             default: Default::Is("25"),
-            doc: "Share of `max_bytes` for streams that cannot be sent while others can (a deleted or \
-                  forbidden topic). Too little: such records reach `on_stalled_full` soon. Too much: one \
-                  sick topic takes the room that all need in an outage.",
+            doc: "Share of `max_bytes` for streams that cannot be sent while others can (a deleted \
+                  or forbidden topic). Too little: such records reach `on_stalled_full` soon. Too \
+                  much: one sick topic takes the room that all need in an outage.",
         },
         Key {
             name: "on_stalled_full",
@@ -110,16 +112,16 @@ pub(super) const SPOOL: Table = Table {
             name: "compression_level",
             kind: Kind::Integer { min: -7, max: 19 },
             default: Default::Is("1"),
-            doc: "zstd level of what is written to disk. Lower: more flash worn and a shorter runway. \
-                  Higher: CPU that a small board does not have; above 3 little is won.",
+            doc: "zstd level of what is written to disk. Lower: more flash worn and a shorter \
+                  runway. Higher: CPU that a small board does not have; above 3 little is won.",
         },
         Key {
             name: "quarantine_max_bytes",
             kind: Kind::Bytes { min: 0, max: TIB },
             default: Default::Is("\"64MiB\""),
-            doc: "Most bytes of records that Kafka rejected for good and that are kept whole to be looked \
-                  at; beyond it they are dropped, counted and in the ledger. Too little: evidence is \
-                  lost. Too much: room on the card.",
+            doc: "Most bytes of records that Kafka rejected for good and that are kept whole to be \
+                  looked at; beyond it they are dropped, counted and in the ledger. Too little: \
+                  evidence is lost. Too much: room on the card.",
         },
     ],
 };

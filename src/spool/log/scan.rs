@@ -82,11 +82,14 @@ impl Region<'_> {
         let there = bytes.len();
         let most = usize::try_from(wanted.min(self.limit.checked_sub(at)?)).ok()?;
         if most > there {
-            bytes.resize(most, 0);
-            let read = self
-                .file
-                .read_at(at + there as u64, bytes.get_mut(there..)?);
-            bytes.truncate(there + read.ok()?);
+            let mut more = vec![0; most - there];
+            let read = self.file.read_at(at + there as u64, &mut more).ok()?;
+            more.truncate(read);
+            if there == 0 {
+                *bytes = more;
+            } else {
+                bytes.append(&mut more);
+            }
         }
         Some(())
     }
@@ -142,8 +145,15 @@ pub(super) fn search<'a>(
         let mut bytes = vec![0; usize::try_from(most).unwrap_or(0)];
         let read = file.read_at(at, &mut bytes).unwrap_or(0);
         bytes.truncate(read);
-        let starts = (0..usize::try_from(CHUNK).unwrap_or(0).min(read)).step_by(8);
+        let words = bytes
+            .chunks_exact(8)
+            .take(usize::try_from(CHUNK / 8).unwrap_or(0));
+        let magic = frame::MAGIC.to_le_bytes();
+        let starts = words
+            .enumerate()
+            .filter(|(_, word)| word.starts_with(&magic));
         let hits: Vec<u64> = starts
+            .map(|(word, _)| 8 * word)
             .filter(|start| {
                 let header = bytes.get(*start..).and_then(Header::parse);
                 header.is_some_and(|header| fits(&header))

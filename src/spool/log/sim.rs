@@ -54,12 +54,14 @@ struct Inode {
 pub(crate) enum Fail {
     Eio,
     NoSpace,
+    /// The power goes: this call and all later ones fail, until [`SimStore::crash`].
+    Power,
 }
 
 impl Fail {
     fn error(self) -> io::Error {
         match self {
-            Fail::Eio => io::Error::from_raw_os_error(5),
+            Fail::Eio | Fail::Power => io::Error::from_raw_os_error(5),
             Fail::NoSpace => io::Error::from_raw_os_error(28),
         }
     }
@@ -78,6 +80,7 @@ struct Disk {
     calls: u64,
     fail_at: Option<(u64, Fail)>,
     failed: u64,
+    dead: bool,
 }
 
 /// The disk.
@@ -97,12 +100,14 @@ impl SimStore {
             calls: 0,
             fail_at: None,
             failed: 0,
+            dead: false,
         })))
     }
 
     /// The power goes off and on.
     pub fn crash(&self) {
         let disk = &mut *self.0.lock();
+        (disk.dead, disk.fail_at) = (false, None);
         // None, all, or some of what was not synced.
         let mood = disk.rng.below(4);
         let rng = &mut disk.rng;
@@ -191,7 +196,8 @@ impl SimStore {
 
 fn put(bytes: &mut Vec<u8>, at: usize, new: &[u8]) {
     if bytes.len() < at + new.len() {
-        bytes.resize(at + new.len(), 0);
+        let mut more = vec![0; at + new.len() - bytes.len()];
+        bytes.append(&mut more);
     }
     bytes[at..at + new.len()].copy_from_slice(new);
 }
@@ -202,8 +208,10 @@ impl Disk {
         let now = self.calls;
         self.calls += 1;
         match self.fail_at {
+            _ if self.dead => Err(Fail::Power),
             Some((at, how)) if at == now => {
                 self.failed += 1;
+                self.dead = how == Fail::Power;
                 self.fail_at = None;
                 Err(how)
             }
@@ -279,9 +287,13 @@ impl StoreFile for SimFile {
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut disk = self.0.0.lock();
+        let died = disk.dead;
         let called = disk.call();
+        if died {
+            return called.map_err(Fail::error);
+        }
         // A failed write leaves a part.
-        let part = if called.is_err() {
+        let part = if called == Err(Fail::Eio) || called == Err(Fail::NoSpace) {
             disk.rng.below(bytes.len() as u64 + 1) as usize
         } else {
             bytes.len()
@@ -297,6 +309,9 @@ impl StoreFile for SimFile {
         let called = disk.call();
         let Disk { rng, inodes, .. } = &mut *disk;
         let inode = &mut inodes[self.1];
+        if called == Err(Fail::Power) {
+            return called.map_err(Fail::error);
+        }
         for (at, bytes) in std::mem::take(&mut inode.pending) {
             if called.is_ok() || rng.one_in(2) {
                 put(&mut inode.durable, at, &bytes);

@@ -55,7 +55,7 @@ impl Gateway {
 
     /// Starts the process (again) and waits until it is ready.
     pub fn up(&mut self) {
-        self.launch(&mut Command::new(env!("CARGO_BIN_EXE_tidegate")));
+        self.launch(&mut Command::new(binary()));
         self.wait_ready();
     }
 
@@ -218,6 +218,12 @@ impl Figures {
         }
         line
     }
+}
+
+/// The gateway's program: the one built with these tests, or `TIDEGATE_BIN`.
+pub fn binary() -> PathBuf {
+    std::env::var_os("TIDEGATE_BIN")
+        .map_or_else(|| env!("CARGO_BIN_EXE_tidegate").into(), PathBuf::from)
 }
 
 /// Sends a signal by name to one process.
