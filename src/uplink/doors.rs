@@ -1,9 +1,11 @@
-//! What the pump knows of each broker: requests out, when to leave it alone, how long it usually takes.
+//! What the pump knows of each broker: requests out, when to leave it alone, how long it usually
+//! takes.
 //!
 //! ```text
 //! main road: at most MAIN_OUT requests, many partitions each (one is encoded while one is out)
 //! slow road: one request, one partition
-//! away: the last call failed as a whole; nothing is sent until `quiet_until`, then one request tries
+//! away: the last call failed as a whole; nothing is sent until `quiet_until`, then one request
+//! tries
 //! ```
 
 use std::collections::HashMap;
@@ -88,8 +90,8 @@ impl Doors {
         }
     }
 
-    /// The broker has answered: after how long, and for how long it wants to be left alone. Whether that was
-    /// slow.
+    /// The broker has answered: after how long, and for how long it wants to be left alone. Whether
+    /// that was slow.
     pub(super) fn answered(
         &mut self,
         door: Door,

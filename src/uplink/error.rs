@@ -1,8 +1,9 @@
 //! What Kafka's error codes mean for a batch: one table.
 //!
-//! Codes: <https://kafka.apache.org/protocol#protocol_error_codes>. With `acks=all` some of them come *after* the
-//! leader has appended (`DelayedProduce` answers 3, 6, 7, 20 and 56 for a batch that waits for its followers), so
-//! these say nothing about the batch's fate. A code that is not in the table is of unknown fate too.
+//! Codes: <https://kafka.apache.org/protocol#protocol_error_codes>. With `acks=all` some of them
+//! come *after* the leader has appended (`DelayedProduce` answers 3, 6, 7, 20 and 56 for a batch
+//! that waits for its followers), so these say nothing about the batch's fate. A code that is not
+//! in the table is of unknown fate too.
 // tidy: table
 
 use std::fmt;
@@ -180,7 +181,8 @@ pub fn name(code: i16) -> &'static str {
         .map_or("an error newer than this gateway", |row| row.1)
 }
 
-/// Codes of Kafka 4.3. Those that no produce answer carries (groups, elections, tokens …) are of unknown fate.
+/// Codes of Kafka 4.3. Those that no produce answer carries (groups, elections, tokens …) are of
+/// unknown fate.
 const TABLE: &[(i16, &str, Class)] = &[
     (-1, "UNKNOWN_SERVER_ERROR", Class::Unknown),
     (1, "OFFSET_OUT_OF_RANGE", Class::Unknown),

@@ -1,14 +1,17 @@
 //! From the spool to Kafka.
 //!
-//! * `pump` is the one task: it takes records from the spool, hands them to an engine, and acts on each
-//!   answer. What it knows of streams that are not well is in `trouble`, of brokers in `doors`.
+//! * `pump` is the one task: it takes records from the spool, hands them to an engine, and acts on
+//!   each answer. What it knows of streams that are not well is in `trouble`, of brokers in
+//!   `doors`.
 //! * `topics` finds out about topics, makes missing ones if it may, and warns of weak promises.
 //! * An [`Engine`] sends. [`exactly_once`] is ours; `rskafka` (at least once) comes later.
 //!
 //! # Invariants
-//! - One batch of a stream is out at a time; a batch of unknown fate keeps its bytes until its fate is known.
+//! - One batch of a stream is out at a time; a batch of unknown fate keeps its bytes until its fate
+//!   is known.
 //! - Nothing waits for a broker but the requests to that broker, and each of those has a deadline.
-//! - What is held is bounded: a few requests a broker, and the batches of unknown fate that these leave.
+//! - What is held is bounded: a few requests a broker, and the batches of unknown fate that these
+//!   leave.
 
 pub mod error;
 pub mod exactly_once;
@@ -62,7 +65,8 @@ pub struct Batch {
     pub doubtful: bool,
     /// Tries so far.
     pub tries: u32,
-    /// Kafka offset behind the last record of the stream that was acknowledged; a search starts there.
+    /// Kafka offset behind the last record of the stream that was acknowledged; a search starts
+    /// there.
     pub offset: Option<i64>,
 }
 
@@ -115,17 +119,19 @@ pub enum Stand {
         /// Offset behind the last of them, if it is known.
         offset: Option<i64>,
     },
-    /// The broker has forgotten us and the log could not be searched to its end: all may be there or none.
+    /// The broker has forgotten us and the log could not be searched to its end: all may be there
+    /// or none.
     Unknown,
     /// The log has lost records before the first that it had confirmed.
     Behind {
         /// How many.
         lost: u64,
     },
-    /// The identity cannot be used: there is none, or it is another cluster's. Nothing is in this cluster.
+    /// The identity cannot be used: there is none, or it is another cluster's. Nothing is in this
+    /// cluster.
     NoIdentity,
-    /// Someone else writes under our identity with a higher epoch; the batch itself is not there, as far as
-    /// can be known.
+    /// Someone else writes under our identity with a higher epoch; the batch itself is not there,
+    /// as far as can be known.
     Fenced,
     /// We may not ask: one record a batch tells (DESIGN.md 2.2 rule 5).
     Blind,
@@ -180,8 +186,8 @@ pub trait Engine: Send + Sync + 'static {
         leftovers: Vec<Leftover>,
     ) -> impl Future<Output = Vec<(Leftover, Result<Stand, SendError>)>> + Send;
 
-    /// Gives a stream a new identity from a record (run and number) on, stored in the spool. `fenced`: a new
-    /// producer id too, for another holds the one of that run.
+    /// Gives a stream a new identity from a record (run and number) on, stored in the spool.
+    /// `fenced`: a new producer id too, for another holds the one of that run.
     fn rebase(
         &self,
         stream: StreamId,
@@ -193,8 +199,8 @@ pub trait Engine: Send + Sync + 'static {
     fn close(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// Starts the uplink. It never waits for Kafka; it ends when `shutdown` is cancelled and what was out has been
-/// answered, or `request_timeout` has passed.
+/// Starts the uplink. It never waits for Kafka; it ends when `shutdown` is cancelled and what was
+/// out has been answered, or `request_timeout` has passed.
 pub fn spawn(
     config: &Kafka,
     gateway_id: &str,

@@ -1,8 +1,9 @@
 //! The one task between the spool and an engine.
 //!
-//! Each turn: what is due is sent or asked again, then new records are taken as long as some broker has room,
-//! then streams with leftovers are asked about. What comes while requests are out goes together with the next.
-//! Tasks carry the requests; the pump itself never waits for anything but news.
+//! Each turn: what is due is sent or asked again, then new records are taken as long as some broker
+//! has room, then streams with leftovers are asked about. What comes while requests are out goes
+//! together with the next. Tasks carry the requests; the pump itself never waits for anything but
+//! news.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -502,7 +503,8 @@ fn road(slow: bool) -> Road {
     if slow { Road::Slow } else { Road::Main }
 }
 
-/// Whether a sick stream that stands at most `company` streams joins those that are `given` already.
+/// Whether a sick stream that stands at most `company` streams joins those that are `given`
+/// already.
 pub(super) fn joins((given, most): &mut (usize, usize), company: usize) -> bool {
     let least = if *given == 0 {
         company

@@ -7,8 +7,9 @@
 //! 45, 47                  ask; then go on behind what is there, or under another epoch
 //! too large, rejected     halves, down to the one record that goes into quarantine
 //! ```
-//! A batch of unknown fate is never cut, put back or forgotten before its fate is known, but for one case: the
-//! broker refuses it for good and says that it is not there. That is counted as maybe twice.
+//! A batch of unknown fate is never cut, put back or forgotten before its fate is known, but for
+//! one case: the broker refuses it for good and says that it is not there. That is counted as maybe
+//! twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -240,7 +241,8 @@ impl<E: Engine> Pump<E> {
                 self.later(Phase::Send, batch, wait);
             }
             Ok(Stand::There { records, .. }) => {
-                // A late request of a dead run brought the first ones; the next acknowledgement covers them.
+                // A late request of a dead run brought the first ones; the next acknowledgement
+                // covers them.
                 let records = usize::try_from(records).unwrap_or(usize::MAX);
                 let (there, rest) = split(batch.taken, records);
                 batch.taken = rest.unwrap_or(there);
@@ -269,7 +271,8 @@ impl<E: Engine> Pump<E> {
         }
     }
 
-    /// One record a batch, for we may not ask: none of this try was appended, but earlier ones may be.
+    /// One record a batch, for we may not ask: none of this try was appended, but earlier ones may
+    /// be.
     fn go_blind(&mut self, batch: Batch) {
         let stream = batch.taken.stream;
         let run = batch.taken.run;
@@ -362,7 +365,8 @@ impl<E: Engine> Pump<E> {
         });
     }
 
-    /// A record is in quarantine, or a stream has its new epoch: its records are in the spool again.
+    /// A record is in quarantine, or a stream has its new epoch: its records are in the spool
+    /// again.
     pub(super) fn stored(&mut self, stream: StreamId, result: Result<(), SendError>) {
         let failed = result
             .err()

@@ -1,5 +1,5 @@
-//! After a start: where do the records that older runs left stand? Many streams at once, a bounded number of
-//! questions out; streams that are known flow while others are still being asked about.
+//! After a start: where do the records that older runs left stand? Many streams at once, a bounded
+//! number of questions out; streams that are known flow while others are still being asked about.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! What the spool must know of topics: partition counts and size limits; missing topics are made or reported,
-//! and promises weaker than an owner would think are warned of, once a topic.
+//! What the spool must know of topics: partition counts and size limits; missing topics are made or
+//! reported, and promises weaker than an owner would think are warned of, once a topic.
 //!
-//! A task of its own, so that a slow answer about one topic delays no record. Facts go to the spool as soon as
-//! the metadata is there; the configs, which may be denied to us, follow.
+//! A task of its own, so that a slow answer about one topic delays no record. Facts go to the spool
+//! as soon as the metadata is there; the configs, which may be denied to us, follow.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

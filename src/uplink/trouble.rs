@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use super::Batch;
 use crate::spool::{Run, StreamId, Taken};
 
-/// One-record successes in a row after which one of them must have been new: a broker recognises the last
-/// five batches of a producer.
+/// One-record successes in a row after which one of them must have been new: a broker recognises
+/// the last five batches of a producer.
 const BLIND_ENOUGH: u32 = 6;
 
 /// Where a stream stands; see the module.
@@ -55,14 +55,16 @@ pub(super) struct Trouble {
     pub(super) failures: u32,
     /// Since when it fails.
     pub(super) since: Option<Instant>,
-    /// 0: well. Else it goes on the slow road, at most so many streams in a request: 1 for one whose answer
-    /// said so, more for those of a slow request, halved with each slow one until the culprit is alone.
+    /// 0: well. Else it goes on the slow road, at most so many streams in a request: 1 for one
+    /// whose answer said so, more for those of a slow request, halved with each slow one until the
+    /// culprit is alone.
     pub(super) sick: usize,
     /// The spool was told that it is stalled.
     pub(super) stalled: bool,
     /// In `Ask`: what must be known.
     pub(super) why: Why,
-    /// Cut what is taken to this many records: a larger batch was refused. Doubles with each success.
+    /// Cut what is taken to this many records: a larger batch was refused. Doubles with each
+    /// success.
     pub(super) records_max: Option<usize>,
     /// We may not ask: records up to this run go one a batch; successes in a row.
     pub(super) blind: Option<(Run, u32)>,

@@ -1,5 +1,5 @@
-//! The uplink against a real Kafka, with a spool in memory: whatever happens to brokers and to the gateway,
-//! each record is in Kafka once and in order.
+//! The uplink against a real Kafka, with a spool in memory: whatever happens to brokers and to the
+//! gateway, each record is in Kafka once and in order.
 
 mod spool;
 
@@ -263,7 +263,8 @@ fn a_late_request_of_a_dead_run_is_no_new_record() {
     add(&spool);
     drained(&spool, 20);
     kafka.cluster("pause", &["1"]);
-    // Into the frozen broker's socket, and never on this gateway's disk: nobody was told that it is safe.
+    // Into the frozen broker's socket, and never on this gateway's disk: nobody was told that it is
+    // safe.
     add(&spool);
     wait("request out", 5, || (spool.taken() == 40).then_some(()));
     pause(Duration::from_millis(300));
@@ -442,7 +443,8 @@ fn an_expired_identity_is_searched_for_in_the_log() {
     check(&kafka, &spool, "t");
 }
 
-/// A copy of this gateway's data in use elsewhere: the one that is fenced takes another producer id.
+/// A copy of this gateway's data in use elsewhere: the one that is fenced takes another producer
+/// id.
 #[test]
 fn a_twin_costs_an_identity_and_no_record() {
     let kafka = Kafka::shared();
@@ -477,7 +479,8 @@ fn a_twin_costs_an_identity_and_no_record() {
     assert!(found.values().all(|values| values.len() == 50), "{found:?}");
 }
 
-/// Broker 1 has lost what it had confirmed (its log was wiped): what is new flows on, the loss is told.
+/// Broker 1 has lost what it had confirmed (its log was wiped): what is new flows on, the loss is
+/// told.
 #[test]
 fn what_kafka_has_lost_is_told_and_the_rest_flows() {
     let kafka = Kafka::shared();
@@ -487,7 +490,8 @@ fn what_kafka_has_lost_is_told_and_the_rest_flows() {
     spool.add("uplink-lost", 0, (10, 100));
     drained(&spool, 20);
     uplink.kill();
-    // As if ten more had been confirmed that the broker knows nothing of; then five that it was never sent.
+    // As if ten more had been confirmed that the broker knows nothing of; then five that it was
+    // never sent.
     let spool = spool.after_loss("uplink-lost", (10, 5));
     let uplink = Uplink::start(&config(kafka), &spool);
     drained(&spool, 20);

@@ -2,9 +2,10 @@
 //!
 //! # Invariants
 //! - One producer id a spool and cluster; each run takes the epoch behind the greatest ever used.
-//! - On every stream epochs grow in the order of its records, so a rebase takes a new epoch too; streams that
-//!   must rebase share one as long as none needs it twice.
-//! - An identity is synced before its first use. Epochs that run out, another cluster, or a fenced id: a new id.
+//! - On every stream epochs grow in the order of its records, so a rebase takes a new epoch too;
+//!   streams that must rebase share one as long as none needs it twice.
+//! - An identity is synced before its first use. Epochs that run out, another cluster, or a fenced
+//!   id: a new id.
 
 use std::collections::{HashMap, HashSet};
 
@@ -33,8 +34,9 @@ pub(super) enum Next {
 }
 
 impl Identities {
-    /// What the spool knows, in a cluster. Returns the runs that need an identity before anything is sent, in
-    /// order: those that never sent anything. `current` among them if its identity is another cluster's.
+    /// What the spool knows, in a cluster. Returns the runs that need an identity before anything
+    /// is sent, in order: those that never sent anything. `current` among them if its identity is
+    /// another cluster's.
     pub(super) fn learn(
         &mut self,
         cluster_id: &str,
@@ -106,7 +108,8 @@ impl Identities {
         }
     }
 
-    /// A new producer id from Kafka, with the epoch that came with it; [`Identities::next`] goes on from there.
+    /// A new producer id from Kafka, with the epoch that came with it; [`Identities::next`] goes on
+    /// from there.
     pub(super) fn new_id(&mut self, producer_id: i64, epoch: i16) {
         // The first `next` gives this very epoch.
         self.newest = Some(Identity {
@@ -143,8 +146,8 @@ impl Identities {
         self.by_run.insert(run, identity);
     }
 
-    /// Later runs have the newer producer id: what comes later in the spool's order wins, and within an id the
-    /// greater epoch.
+    /// Later runs have the newer producer id: what comes later in the spool's order wins, and
+    /// within an id the greater epoch.
     fn raise(&mut self, identity: &Identity) {
         match &mut self.newest {
             Some(newest) if newest.producer_id == identity.producer_id => {

@@ -1,9 +1,9 @@
 //! Each record once, without transactions (DESIGN.md 2.2).
 //!
-//! The broker remembers, per partition, a producer's epoch and last sequence. A record's sequence follows from
-//! its number in the stream, so what is in Kafka can be asked after any crash, and what is sent twice is
-//! recognised. `place` holds the decision, `identity` the names that runs send under, `send` the way out,
-//! `resume` the questions.
+//! The broker remembers, per partition, a producer's epoch and last sequence. A record's sequence
+//! follows from its number in the stream, so what is in Kafka can be asked after any crash, and
+//! what is sent twice is recognised. `place` holds the decision, `identity` the names that runs
+//! send under, `send` the way out, `resume` the questions.
 
 mod identity;
 pub mod place;

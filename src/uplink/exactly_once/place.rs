@@ -1,7 +1,8 @@
-//! The decision: from what a broker remembers of our producer, how many of the records in question are there.
+//! The decision: from what a broker remembers of our producer, how many of the records in question
+//! are there.
 //!
-//! Sequences wrap to 0 behind 2^31 − 1, so they are compared by their difference modulo 2^31, taken as the
-//! number nearest to 0.
+//! Sequences wrap to 0 behind 2^31 − 1, so they are compared by their difference modulo 2^31, taken
+//! as the number nearest to 0.
 
 use crate::kafka::batch::sequence;
 use crate::kafka::client::ProducerState;
@@ -17,7 +18,8 @@ pub struct Question {
     pub sequence: u64,
     /// How many.
     pub records: u64,
-    /// The greatest epoch of ours that stands *behind* these records in their stream, if that is known.
+    /// The greatest epoch of ours that stands *behind* these records in their stream, if that is
+    /// known.
     pub epoch_after: Option<i16>,
 }
 
@@ -46,7 +48,8 @@ pub fn place(states: &[ProducerState], question: &Question) -> Place {
     };
     match state.epoch.cmp(&i32::from(question.epoch)) {
         std::cmp::Ordering::Less => {
-            // An older epoch is the newest: nothing of ours was appended, and nothing was before it.
+            // An older epoch is the newest: nothing of ours was appended, and nothing was before
+            // it.
             if question.sequence == 0 {
                 Place::There(0)
             } else {

@@ -1,8 +1,9 @@
 //! The questions: where do records of unknown fate stand?
 //!
-//! First `DescribeProducers`, one request for many partitions. What the leader says counts records that are not
-//! replicated yet, so "all of it is there" is proven by a look at the log below the high watermark, and a
-//! producer that the leader has forgotten is searched for in the log's tail: batch headers only, bounded.
+//! First `DescribeProducers`, one request for many partitions. What the leader says counts records
+//! that are not replicated yet, so "all of it is there" is proven by a look at the log below the
+//! high watermark, and a producer that the leader has forgotten is searched for in the log's tail:
+//! batch headers only, bounded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,7 +123,8 @@ impl ExactlyOnce {
         stands
     }
 
-    /// From what the leader said to where the records stand, with a look at the log where that must be.
+    /// From what the leader said to where the records stand, with a look at the log where that must
+    /// be.
     async fn decide(
         &self,
         node: NodeId,

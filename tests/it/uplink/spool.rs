@@ -1,4 +1,5 @@
-//! A spool in memory: what the uplink sees of the real one, with a crash that can forget confirmations.
+//! A spool in memory: what the uplink sees of the real one, with a crash that can forget
+//! confirmations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -74,7 +75,8 @@ impl MemorySpool {
         self.events.lock().unwrap()
     }
 
-    /// What a crash leaves: all records, with the last `forget` confirmations of each stream forgotten.
+    /// What a crash leaves: all records, with the last `forget` confirmations of each stream
+    /// forgotten.
     pub fn after_crash(&self, forget: usize) -> Arc<Self> {
         let mut state = self.state().clone();
         for stream in &mut state.streams {
@@ -101,8 +103,8 @@ impl MemorySpool {
         spool
     }
 
-    /// A crash after which `lost` more records count as confirmed, and `left` wait on the disk, all of the run
-    /// before.
+    /// A crash after which `lost` more records count as confirmed, and `left` wait on the disk, all
+    /// of the run before.
     pub fn after_loss(&self, topic: &str, (lost, left): (usize, usize)) -> Arc<Self> {
         self.add(topic, 0, (lost + left, 100));
         let spool = self.after_crash(0);
