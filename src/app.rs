@@ -1,14 +1,157 @@
-//! Stub: waits for ctrl-c.
+//! The gateway as a whole: what is started in which order, and stopped in which.
+//!
+//! Stopping, within `gateway.shutdown_timeout_ms`: the proxy takes no more messages; the spool writes what is
+//! not safe, so that its senders are acknowledged; the connections close; the uplink waits for the requests
+//! that are out; the spool stores its cursors; the API goes last. A second signal stops at once: what was
+//! acknowledged is safe by then, always.
 
-use crate::config::Config;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Runs the gateway until it is told to stop.
+use anyhow::Context;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, ApiState, Listening};
+use crate::config::checked::{Config, Gateway};
+use crate::metrics::Metrics;
+use crate::spool::core::Spool;
+use crate::{proxy, uplink};
+
+/// Most worker threads that are started when the config does not say.
+const WORKERS_MAX: usize = 4;
+/// How often the gauges are brought up to date.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs the gateway until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What ended it.
-pub fn run(_config: Config) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(tokio::signal::ctrl_c())?)
+/// What kept it from starting: the data folder, the spool, an address. Nothing that happens later ends it.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = runtime(&config.gateway).context("cannot start the runtime")?;
+    let result = runtime.block_on(serve(config));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+fn runtime(gateway: &Gateway) -> std::io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match gateway.worker_threads {
+        0 => cores.min(WORKERS_MAX),
+        threads => threads,
+    };
+    Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+}
+
+/// What runs, and how each part is told to stop.
+struct Running {
+    spool: Spool,
+    proxy: Option<(CancellationToken, JoinHandle<()>)>,
+    uplink: (CancellationToken, JoinHandle<()>),
+    rest: CancellationToken,
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let timeout = config.gateway.shutdown_timeout;
+    let running = start(config).await?;
+    signals.next().await;
+    tracing::info!("stopping");
+    tokio::select! {
+        () = running.stop() => tracing::info!("stopped"),
+        () = tokio::time::sleep(timeout) => tracing::warn!("stopped by the deadline; nothing is lost"),
+        () = signals.next() => tracing::warn!("stopped at once; nothing is lost"),
+    }
+    Ok(())
+}
+
+async fn start(config: Config) -> anyhow::Result<Running> {
+    let data_dir = &config.gateway.data_dir;
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot make gateway.data_dir {}", data_dir.display()))?;
+    let metrics = Arc::new(Metrics::default());
+    let spool = Spool::open(&config.spool, &data_dir.join("spool"), metrics.clone())?;
+    let state = Arc::new(ApiState::new(metrics.clone()));
+    state.set_spool_open(true);
+    let rest = CancellationToken::new();
+    tokio::spawn(show_figures(spool.clone(), rest.clone()));
+    let mut listening = Listening::default();
+    if let Some(config) = &config.api {
+        let (address, _) = api::spawn(config, state.clone(), rest.clone())
+            .await
+            .with_context(|| format!("cannot listen on api.listen {}", config.listen))?;
+        listening.api = Some(address);
+    }
+    let stop_uplink = CancellationToken::new();
+    let outlet = Arc::new(spool.clone());
+    let id = config.gateway.id.clone();
+    let task = uplink::spawn(&config.kafka, &id, outlet, metrics.clone(), stop_uplink.clone());
+    let mut proxy = None;
+    if let Some(config) = &config.proxy {
+        let stop = CancellationToken::new();
+        let intake = Arc::new(spool.clone());
+        let (address, task) = proxy::spawn(config, intake, metrics, stop.clone())
+            .with_context(|| format!("cannot listen on proxy.listen {}", config.listen))?;
+        listening.mqtt = Some(address);
+        proxy = Some((stop, task));
+    }
+    state.set_accepting(true);
+    api::write_listening(data_dir, &listening)?;
+    Ok(Running { spool, proxy, uplink: (stop_uplink, task), rest })
+}
+
+impl Running {
+    async fn stop(self) {
+        if let Some((stop, task)) = self.proxy {
+            // What is in flight becomes safe at once, so that its senders are told.
+            self.spool.hurry();
+            stop.cancel();
+            finished("proxy", task).await;
+        }
+        let (stop, task) = self.uplink;
+        stop.cancel();
+        finished("uplink", task).await;
+        let spool = self.spool;
+        finished("spool", tokio::task::spawn_blocking(move || spool.stop())).await;
+        self.rest.cancel();
+    }
+}
+
+async fn finished(part: &str, task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        tracing::error!(%error, part, "a part of the gateway has panicked");
+    }
+}
+
+async fn show_figures(spool: Spool, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(FIGURES_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => spool.show_figures(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! How long to wait before something is tried again: doubling, capped, with jitter.
 //!
-//! The jitter comes from the caller, so that tests see the same waits each time; [`Random`] is a source
-//! for everybody else.
+//! The jitter comes from the caller, so that tests see the same waits each time; [`Random`] is a
+//! source for everybody else.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -16,8 +16,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after failure number `failures` (1 is the first): `first` doubled each time, at most
-    /// `longest`, of which `random` takes up to half away.
+    /// The wait after failure number `failures` (1 is the first): `first` doubled each time, at
+    /// most `longest`, of which `random` takes up to half away.
     #[must_use]
     pub fn wait(&self, failures: u32, random: u64) -> Duration {
         let doubled = 1u32

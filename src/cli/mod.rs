@@ -17,7 +17,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Loaded, RouteReport, checked};
+use crate::config::{self, Loaded, RouteProblem, RouteReport, checked};
+use crate::proxy::{RouteError, Routes};
 
 /// A gateway between MQTT devices and Kafka.
 #[derive(Debug, Parser)]
@@ -91,9 +92,21 @@ fn load(file: &Path) -> Result<Loaded, End> {
     })
 }
 
-/// The hook for `proxy::routes`: filters, templates and captures are checked there.
-fn check_routes(_proxy: &checked::Proxy) -> RouteReport {
-    RouteReport::default()
+/// What the compiler of routes says of filters, templates and captures.
+fn check_routes(proxy: &checked::Proxy) -> RouteReport {
+    let wrong = |error: RouteError| RouteProblem {
+        route: error.index,
+        key: error.key,
+        found: error.message,
+        right: error.would_be_right,
+    };
+    match Routes::compile(proxy) {
+        Ok(routes) => RouteReport { problems: Vec::new(), warnings: routes.warnings() },
+        Err(errors) => {
+            let problems = errors.into_iter().map(wrong).collect();
+            RouteReport { problems, warnings: Vec::new() }
+        }
+    }
 }
 
 #[cfg(test)]

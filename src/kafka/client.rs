@@ -227,14 +227,12 @@ impl Client {
         }
     }
 
-    /// The cluster's id, asked for if it is not known; every metadata answer renews it.
+    /// The cluster's id, asked anew: shows that some broker answers now.
     ///
     /// # Errors
     /// [`Error::NoBroker`] when no broker answers.
     pub async fn cluster_id(&self) -> Result<String, Error> {
-        if self.known_cluster_id().is_none() {
-            self.inner.topics(&[], true).await?;
-        }
+        self.inner.topics(&[], true).await?;
         let id = self.known_cluster_id().map(|id| id.to_string());
         id.ok_or_else(|| Error::NoBroker("the cluster does not tell its id".into()))
     }

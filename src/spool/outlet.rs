@@ -101,7 +101,7 @@ pub type Wanted<'a> = &'a mut dyn FnMut(StreamId, &TopicPartition) -> bool;
 
 /// The spool as the uplink sees it. Nothing here waits for the disk unless it says so.
 pub trait Outlet: Send + Sync + std::fmt::Debug {
-    /// Notified when [`Outlet::take`], [`Outlet::unresolved`] or [`Outlet::unknown_topics`] may have news.
+    /// Notified (`notify_one`: the pump is the only waiter) when [`Outlet::take`], [`Outlet::unresolved`] or [`Outlet::unknown_topics`] may have news.
     fn changed(&self) -> &tokio::sync::Notify;
 
     /// Hands out records of streams that are resolved and not taken: those without a backlog first, then by
@@ -125,9 +125,10 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// Streams whose leftovers Kafka must be asked about, oldest run first; of each stream one run at a time.
     fn unresolved(&self, at_most: usize) -> Vec<Leftover>;
 
-    /// Kafka stands before record `next` of that run: the leftover's `first` and as many sequences as Kafka has
-    /// behind it. `proven`: what is below `next` is replicated, or was read
-    /// below the high watermark; else it is kept until a later record of the stream is acknowledged.
+    /// Kafka stands before the record of that run whose sequence (before the wrap) is `next`, at most one behind
+    /// [`Leftover::last_sequence`]. `proven`: what is below `next` is replicated, or was read below the high
+    /// watermark; else it is kept until a later record of the stream is acknowledged.
+    #[expect(clippy::too_many_arguments, reason = "what Kafka said, flat")]
     fn resolved(&self, stream: StreamId, run: Run, next: u64, offset: Option<i64>, proven: bool);
 
     /// Kafka has lost records of this stream that it had confirmed, or their fate cannot be known: goes to the
@@ -138,7 +139,7 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// its `identity`, synced. That holds for all that stands behind `from` in the stream, of later runs too,
     /// up to the one that is current: so on each stream epochs grow in the order of its records, and
     /// sequences count from 0 at `from`. Records before `from` must have a known fate. Ends the taking.
-    /// An unresolved stream stays so: [`Outlet::resolved`] with `run` and `from` follows.
+    /// An unresolved stream is thereby resolved: Kafka stands before `from`.
     ///
     /// # Errors
     /// The disk's error; nothing has changed then.

@@ -214,18 +214,14 @@ impl Shared {
 
     /// Writes what Kafka lost, or may have twice, to the ledger.
     pub(super) fn record_doubt(&self, id: StreamId, run: Run, doubt: Doubt) {
-        let (reason, range, counter, count) = match doubt {
-            Doubt::LostByKafka { from, to } => (
-                Reason::LostByKafka,
-                (from, to),
-                Counter::LostByKafka,
-                to.saturating_sub(from),
-            ),
-            Doubt::MaybeTwice(count) => {
-                (Reason::MaybeTwice, (0, count), Counter::MaybeTwice, count)
+        // What may be twice is counted by the uplink, which knows it first.
+        let (reason, range) = match doubt {
+            Doubt::LostByKafka { from, to } => {
+                self.metrics.add(Counter::LostByKafka, to.saturating_sub(from));
+                (Reason::LostByKafka, (from, to))
             }
+            Doubt::MaybeTwice(count) => (Reason::MaybeTwice, (0, count)),
         };
-        self.metrics.add(counter, count);
         let mut batch = MetaBatch::default();
         batch.loss(self.loss(id, run, range, reason));
         if let Err(error) = self.meta.lock().apply(&batch, false) {

@@ -122,8 +122,7 @@ impl Outlet for Spool {
     }
 
     fn resolved(&self, id: StreamId, run: Run, next: u64, offset: Option<i64>, proven: bool) {
-        self.shared.metrics.add(Counter::Resumed, 1);
-        let Some((first, next)) = self.shared.number_behind(id, run, next) else {
+        let Some((first, next)) = self.shared.number_of(id, run, next) else {
             return;
         };
         if let Err(error) = self.shared.settle_holes(id, run, next) {
@@ -347,15 +346,15 @@ fn check_growth(state: &mut State, id: StreamId) {
 }
 
 impl Shared {
-    /// What the uplink calls `next` counts sequences from the leftover's first; numbers leave holes where
-    /// something was dropped. Gives the leftover's first and the number.
-    fn number_behind(&self, id: StreamId, run: Run, next: u64) -> Option<(u64, u64)> {
+    /// The first number that is left of an unresolved run, and the number that has sequence `next`.
+    fn number_of(&self, id: StreamId, run: Run, next: u64) -> Option<(u64, u64)> {
         let mut state = self.state.lock();
         let stream = state.stream(id)?;
         let left = leftover(stream).filter(|left| left.run == run)?;
-        let appended = next.saturating_sub(left.first);
-        let numbering = stream.numbering(run);
-        let next = numbering.number_at(left.sequence + appended);
+        let next = match next > left.last_sequence {
+            true => left.last + 1,
+            false => stream.numbering(run).number_at(next),
+        };
         Some((left.first, next.clamp(left.first, left.last + 1)))
     }
 
@@ -370,6 +369,13 @@ impl Shared {
     }
 
     fn rebase(&self, id: StreamId, run: Run, from: u64, identity: Identity) -> io::Result<Run> {
+        let unresolved: Vec<Run> = {
+            let state = self.state.lock();
+            state.streams.get(id.0 as usize).map_or_else(Vec::new, |s| s.unresolved.clone())
+        };
+        for old in unresolved {
+            self.settle_holes(id, old, if old == run { from } else { 0 })?;
+        }
         let sent_as = {
             let mut state = self.state.lock();
             state.newest_run = Run(state.newest_run.0 + 1);
@@ -393,8 +399,11 @@ impl Shared {
         let mut state = self.state.lock();
         if let Some(stream) = state.stream(id) {
             stream.rebase(run, from, sent_as);
+            stream.unresolved.clear();
+            stream.load_next = stream.load_next.max((run, from));
             stream.taken = None;
         }
+        state.seek(id);
         state.tell(log::Entry::Identity {
             run: sent_as,
             identity,
@@ -409,6 +418,8 @@ impl Shared {
             });
         }
         state.offer(id);
+        drop(state);
+        self.loader.notify_one();
         self.changed.notify_one();
         Ok(sent_as)
     }

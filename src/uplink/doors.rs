@@ -1,0 +1,216 @@
+//! What the pump knows of each broker: requests out, when to leave it alone, how long it usually
+//! takes.
+//!
+//! ```text
+//! main road: at most MAIN_OUT requests, many partitions each (one is encoded while one is out)
+//! slow road: one request, one partition
+//! away: the last call failed as a whole; nothing is sent until `quiet_until`, then one request
+//! tries
+//! ```
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Door;
+use crate::backoff::Backoff;
+use crate::kafka::client::Road;
+
+/// Requests out at once on the main road of a broker.
+const MAIN_OUT: usize = 2;
+/// The same on the slow road: a broker answers one request of a connection at a time.
+const SLOW_OUT: usize = 1;
+/// A request is slow when it takes this many times the usual …
+const SLOW_FACTOR: u32 = 8;
+/// … and at least this long.
+const SLOW_LEAST: Duration = Duration::from_millis(750);
+
+#[derive(Debug, Default)]
+struct State {
+    main_out: usize,
+    slow_out: usize,
+    quiet_until: Option<Instant>,
+    failures: u32,
+    usual: Duration,
+}
+
+/// All brokers that were sent to.
+#[derive(Debug)]
+pub(super) struct Doors {
+    states: HashMap<Door, State>,
+    backoff: Backoff,
+}
+
+impl Doors {
+    pub(super) fn new(backoff: Backoff) -> Self {
+        Self {
+            states: HashMap::new(),
+            backoff,
+        }
+    }
+
+    /// Whether one more request may go out.
+    pub(super) fn is_open(&self, door: Door, road: Road, now: Instant) -> bool {
+        let Some(state) = self.states.get(&door) else {
+            return true;
+        };
+        let room = match road {
+            // A broker that was away gets one request to show that it is back.
+            Road::Main if state.failures > 0 => state.main_out == 0,
+            Road::Main => state.main_out < MAIN_OUT,
+            Road::Slow => state.slow_out < SLOW_OUT && state.failures == 0,
+        };
+        room && state.quiet_until.is_none_or(|until| until <= now)
+    }
+
+    /// Whether any broker takes a request; one that was never sent to does.
+    pub(super) fn any_open(&self, roads: &[Road], now: Instant) -> bool {
+        let mut doors = self.states.keys();
+        self.states.is_empty()
+            || doors.any(|door| roads.iter().any(|road| self.is_open(*door, *road, now)))
+    }
+
+    /// A request goes out.
+    pub(super) fn goes(&mut self, door: Door, road: Road) {
+        let state = self.states.entry(door).or_default();
+        match road {
+            Road::Main => state.main_out += 1,
+            Road::Slow => state.slow_out += 1,
+        }
+    }
+
+    /// A request that went out has come back, one way or the other.
+    pub(super) fn comes(&mut self, door: Door, road: Road) {
+        if let Some(state) = self.states.get_mut(&door) {
+            match road {
+                Road::Main => state.main_out = state.main_out.saturating_sub(1),
+                Road::Slow => state.slow_out = state.slow_out.saturating_sub(1),
+            }
+        }
+    }
+
+    /// The broker has answered: after how long, and for how long it wants to be left alone. Whether
+    /// that was slow.
+    pub(super) fn answered(
+        &mut self,
+        door: Door,
+        road: Road,
+        (took, throttle): (Duration, Duration),
+    ) -> bool {
+        let state = self.states.entry(door).or_default();
+        state.failures = 0;
+        state.quiet_until = (!throttle.is_zero()).then(|| Instant::now() + throttle);
+        let slow = !state.usual.is_zero() && took > SLOW_LEAST.max(state.usual * SLOW_FACTOR);
+        if road == Road::Main {
+            state.usual = if state.usual.is_zero() {
+                took
+            } else {
+                (state.usual * 7 + took) / 8
+            };
+        }
+        slow
+    }
+
+    /// The broker did not answer: leaves it alone for a while. Whether that is news.
+    pub(super) fn failed(&mut self, door: Door, random: u64) -> bool {
+        let state = self.states.entry(door).or_default();
+        state.failures = state.failures.saturating_add(1);
+        state.quiet_until = Some(Instant::now() + self.backoff.wait(state.failures, random));
+        state.failures == 1
+    }
+
+    /// The cluster was reached another way: every broker is worth a try now.
+    pub(super) fn knock(&mut self) {
+        for state in self.states.values_mut() {
+            state.quiet_until = None;
+            state.failures = 0;
+        }
+    }
+
+    /// Whether any broker is thought to answer.
+    pub(super) fn any_well(&self) -> bool {
+        self.states.is_empty() || self.states.values().any(|state| state.failures == 0)
+    }
+
+    /// Requests out.
+    pub(super) fn out(&self) -> usize {
+        self.states
+            .values()
+            .map(|state| state.main_out + state.slow_out)
+            .sum()
+    }
+
+    /// When a broker that is left alone may be tried again, if that is ahead.
+    pub(super) fn next_change(&self, now: Instant) -> Option<Instant> {
+        self.states
+            .values()
+            .filter_map(|state| state.quiet_until)
+            .filter(|until| *until > now)
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOOR: Door = Door(1);
+
+    fn doors() -> Doors {
+        Doors::new(Backoff {
+            first: Duration::from_millis(100),
+            longest: Duration::from_secs(1),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_was_away_gets_one_request_first() {
+        let mut doors = doors();
+        assert!(doors.failed(DOOR, 0));
+        assert!(!doors.is_open(DOOR, Road::Main, Instant::now()));
+        tokio::time::advance(Duration::from_millis(101)).await;
+        assert!(doors.is_open(DOOR, Road::Main, Instant::now()));
+        doors.goes(DOOR, Road::Main);
+        assert!(!doors.is_open(DOOR, Road::Main, Instant::now()));
+        doors.comes(DOOR, Road::Main);
+        doors.answered(DOOR, Road::Main, (Duration::from_millis(5), Duration::ZERO));
+        doors.goes(DOOR, Road::Main);
+        assert!(doors.is_open(DOOR, Road::Main, Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttle_closes_the_door_for_as_long() {
+        let mut doors = doors();
+        doors.answered(
+            DOOR,
+            Road::Main,
+            (Duration::from_millis(5), Duration::from_millis(300)),
+        );
+        assert!(!doors.is_open(DOOR, Road::Main, Instant::now()));
+        tokio::time::advance(Duration::from_millis(301)).await;
+        assert!(doors.is_open(DOOR, Road::Main, Instant::now()));
+    }
+
+    #[test]
+    fn slow_is_measured_by_the_usual() {
+        let mut doors = doors();
+        for _ in 0..20 {
+            assert!(!doors.answered(
+                DOOR,
+                Road::Main,
+                (Duration::from_millis(10), Duration::ZERO)
+            ));
+        }
+        assert!(!doors.answered(
+            DOOR,
+            Road::Main,
+            (Duration::from_millis(700), Duration::ZERO)
+        ));
+        assert!(doors.answered(
+            DOOR,
+            Road::Main,
+            (Duration::from_millis(900), Duration::ZERO)
+        ));
+    }
+}
