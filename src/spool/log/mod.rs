@@ -36,8 +36,8 @@
 //!   empty, but never half. The segment with the newest checkpoint is not recycled while another can be had.
 //! - Bytes behind the last good frame of a lane's newest segment are a torn tail: cut and counted. A bad frame
 //!   anywhere else is damage: reported by range, skipped, never cut. Both leave the rest usable.
-//! - At a start the last frame of an open segment is written again and synced: a crash of the process alone, or
-//!   a failed sync, may have left it in the page cache only.
+//! - At a start an open segment's head and last frame are written again and synced: a crash of the process alone, or
+//!   a failed sync, may have left them in the page cache only.
 //! - If a head does not verify, its segment is known by its frames, which carry generation and lane themselves.
 //!
 //! # Newer and older readers

@@ -470,6 +470,12 @@ fn scan(
 /// Makes the end of a scanned segment what it seems: the last frame is written again, since it may be in the
 /// page cache alone, and a torn frame's header is wiped out, so that it is not found again.
 fn settle(region: Region<'_>, scan: &Scan) -> std::io::Result<()> {
+    // The head too: its sync may have failed, and under it lies the head of the segment before.
+    let mut head = vec![0; usize::try_from(scan.index.frames_start).unwrap_or(0)];
+    if region.file.read_at(0, &mut head)? == head.len() {
+        region.file.write_at(0, &head)?;
+        region.file.sync_data()?;
+    }
     let end = scan.index.frames_end;
     let from = scan.last_at.unwrap_or(end);
     let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(0)];
