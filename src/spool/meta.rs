@@ -28,6 +28,8 @@ use super::{Identity, Run, StreamId, TopicPartition};
 
 /// sled's page cache. Its default is 1 GiB.
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+/// Key that every state of ours has.
+const MARK: &str = "mark/tidegate";
 /// Lines of the ledger that are kept.
 const LEDGER_MAX: usize = 100_000;
 /// Damaged folders that are kept for a look.
@@ -45,6 +47,12 @@ pub enum MetaError {
         path: PathBuf,
         /// Why.
         source: sled::Error,
+    },
+    /// Another gateway runs on the same folder.
+    #[error("{}: another process uses it", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
     },
     /// The folder cannot be put aside or synced.
     #[error("{}: {source}", path.display())]
@@ -250,8 +258,11 @@ impl Meta {
     /// [`MetaError`] when not even a new one can be made.
     pub fn open(folder: &Path) -> Result<(Self, bool), MetaError> {
         let fresh = !folder.join("db").exists();
-        match open_sled(folder) {
+        match open_sled(folder).and_then(|db| check_mark(db, fresh)) {
             Ok(db) => Self::start(db, folder, fresh),
+            Err(sled::Error::Io(source)) if source.to_string().contains("acquire lock") => {
+                Err(MetaError::Locked { path: folder.into() })
+            }
             Err(error) => {
                 tracing::error!(%error, path = %folder.display(), "the spool's state is damaged; it is put aside");
                 put_aside(folder).map_err(|source| MetaError::Io {
@@ -472,7 +483,7 @@ fn read(stored: &mut Stored, key: &[u8], value: Value) -> Option<()> {
                 fate_known,
             });
         }
-        "loss" => {}
+        "loss" | "mark" => {}
         _ => return None,
     }
     Some(())
@@ -493,6 +504,16 @@ fn open_sled(folder: &Path) -> sled::Result<sled::Db> {
             "sled panicked over the folder",
         )))
     })
+}
+
+/// sled takes a file of garbage for an empty store: what is not new has our mark.
+fn check_mark(db: sled::Db, fresh: bool) -> sled::Result<sled::Db> {
+    if fresh {
+        db.insert(MARK, &[1])?;
+    } else if db.get(MARK)?.is_none() {
+        return Err(sled::Error::Io(io::Error::other("the state has lost its mark")));
+    }
+    Ok(db)
 }
 
 fn put_aside(folder: &Path) -> io::Result<()> {

@@ -72,7 +72,6 @@ use std::time::Duration;
 pub use entry::{Directory, Entry};
 pub use reader::{FramePos, LogReader, ReadError, ReadFrame, SectionRecords};
 pub use recovery::{Damage, Recovered};
-pub(crate) use store::with_path;
 pub use store::{DiskStore, Store, StoreFile};
 pub use writer::Log;
 
