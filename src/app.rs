@@ -42,7 +42,10 @@ fn runtime(gateway: &Gateway) -> std::io::Result<Runtime> {
         0 => cores.min(WORKERS_MAX),
         threads => threads,
     };
-    Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
 }
 
 /// What runs, and how each part is told to stop.
@@ -87,7 +90,13 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let stop_uplink = CancellationToken::new();
     let outlet = Arc::new(spool.clone());
     let id = config.gateway.id.clone();
-    let task = uplink::spawn(&config.kafka, &id, outlet, metrics.clone(), stop_uplink.clone());
+    let task = uplink::spawn(
+        &config.kafka,
+        &id,
+        outlet,
+        metrics.clone(),
+        stop_uplink.clone(),
+    );
     let mut proxy = None;
     if let Some(config) = &config.proxy {
         let stop = CancellationToken::new();
@@ -99,7 +108,12 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     }
     state.set_accepting(true);
     api::write_listening(data_dir, &listening)?;
-    Ok(Running { spool, proxy, uplink: (stop_uplink, task), rest })
+    Ok(Running {
+        spool,
+        proxy,
+        uplink: (stop_uplink, task),
+        rest,
+    })
 }
 
 impl Running {

@@ -101,10 +101,16 @@ fn check_routes(proxy: &checked::Proxy) -> RouteReport {
         right: error.would_be_right,
     };
     match Routes::compile(proxy) {
-        Ok(routes) => RouteReport { problems: Vec::new(), warnings: routes.warnings() },
+        Ok(routes) => RouteReport {
+            problems: Vec::new(),
+            warnings: routes.warnings(),
+        },
         Err(errors) => {
             let problems = errors.into_iter().map(wrong).collect();
-            RouteReport { problems, warnings: Vec::new() }
+            RouteReport {
+                problems,
+                warnings: Vec::new(),
+            }
         }
     }
 }

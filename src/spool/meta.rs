@@ -261,7 +261,9 @@ impl Meta {
         match open_sled(folder).and_then(|db| check_mark(db, fresh)) {
             Ok(db) => Self::start(db, folder, fresh),
             Err(sled::Error::Io(source)) if source.to_string().contains("acquire lock") => {
-                Err(MetaError::Locked { path: folder.into() })
+                Err(MetaError::Locked {
+                    path: folder.into(),
+                })
             }
             Err(error) => {
                 tracing::error!(%error, path = %folder.display(), "the spool's state is damaged; it is put aside");
@@ -511,7 +513,9 @@ fn check_mark(db: sled::Db, fresh: bool) -> sled::Result<sled::Db> {
     if fresh {
         db.insert(MARK, &[1])?;
     } else if db.get(MARK)?.is_none() {
-        return Err(sled::Error::Io(io::Error::other("the state has lost its mark")));
+        return Err(sled::Error::Io(io::Error::other(
+            "the state has lost its mark",
+        )));
     }
     Ok(db)
 }

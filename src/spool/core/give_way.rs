@@ -217,7 +217,8 @@ impl Shared {
         // What may be twice is counted by the uplink, which knows it first.
         let (reason, range) = match doubt {
             Doubt::LostByKafka { from, to } => {
-                self.metrics.add(Counter::LostByKafka, to.saturating_sub(from));
+                self.metrics
+                    .add(Counter::LostByKafka, to.saturating_sub(from));
                 (Reason::LostByKafka, (from, to))
             }
             Doubt::MaybeTwice(count) => (Reason::MaybeTwice, (0, count)),
@@ -308,18 +309,15 @@ fn forget(state: &mut State, id: StreamId, run: Run, range: (u64, u64), due: &mu
         entry.run == run && (range.0..range.1).contains(&entry.number)
     };
     let (mut cold, mut hot) = (0, 0);
-    let mut count = 0;
     stream.cold.retain(|entry| {
         let gone = dropped(entry);
         cold += if gone { entry.record.size() } else { 0 };
-        count += u64::from(gone);
         !gone
     });
     stream.hot.retain_mut(|entry| {
         let gone = dropped(entry);
         if gone {
             hot += entry.record.size();
-            count += 1;
             if let Some(ticket) = entry.ticket.take() {
                 due.add(ticket);
             }
@@ -329,8 +327,7 @@ fn forget(state: &mut State, id: StreamId, run: Run, range: (u64, u64), due: &mu
     stream.cold_bytes = stream.cold_bytes.saturating_sub(cold);
     state.cold_bytes = state.cold_bytes.saturating_sub(cold);
     state.hot_bytes = state.hot_bytes.saturating_sub(hot);
-    let removed = cut_spans(state, id, run, range);
-    state.records = state.records.saturating_sub(count.max(removed));
+    cut_spans(state, id, run, range);
     let Some(stream) = state.streams.get_mut(id.0 as usize) else {
         return;
     };
@@ -342,12 +339,11 @@ fn forget(state: &mut State, id: StreamId, run: Run, range: (u64, u64), due: &mu
     }
 }
 
-/// Cuts a range out of a stream's spans; gives the number of records that were there.
-fn cut_spans(state: &mut State, id: StreamId, run: Run, range: (u64, u64)) -> u64 {
-    let Some(stream) = state.streams.get_mut(id.0 as usize) else {
-        return 0;
+/// Cuts a range out of a stream's spans.
+fn cut_spans(state: &mut State, id: StreamId, run: Run, range: (u64, u64)) {
+    let Some(stream) = state.stream(id) else {
+        return;
     };
-    let mut removed = 0;
     let mut unpinned = Vec::new();
     let mut kept = std::collections::VecDeque::with_capacity(stream.spans.len());
     let mut split = Vec::new();
@@ -356,7 +352,6 @@ fn cut_spans(state: &mut State, id: StreamId, run: Run, range: (u64, u64)) -> u6
             kept.push_back(span);
             continue;
         }
-        removed += span.last.min(range.1 - 1) + 1 - span.first.max(range.0);
         let before = (span.first < range.0).then(|| Span {
             last: range.0 - 1,
             ..span
@@ -383,5 +378,4 @@ fn cut_spans(state: &mut State, id: StreamId, run: Run, range: (u64, u64)) -> u6
     for segment in unpinned {
         state.unpin(segment);
     }
-    removed
 }

@@ -104,7 +104,6 @@ fn push(state: &mut State, incoming: Incoming, now_ms: u64, short: bool) -> bool
     }
     let listed = stream.ready;
     state.hot_bytes += size;
-    state.records += 1;
     if !listed {
         state.offer(id);
     }

@@ -211,14 +211,23 @@ impl Shared {
                 *done = true;
             }
             for (id, place, segment) in unfound(&state, lane) {
-                let Some(stream) = state.stream(id) else { continue };
-                let passes = stream.sought.filter(|sought| sought.0 == place).map_or(0, |s| s.1);
+                let Some(stream) = state.stream(id) else {
+                    continue;
+                };
+                let passes = stream
+                    .sought
+                    .filter(|sought| sought.0 == place)
+                    .map_or(0, |s| s.1);
                 stream.sought = Some((place, passes + 1));
                 if passes < PASSES_MAX {
                     state.seek(id);
                 } else {
                     let holds = |s: &&Span| s.segment == segment && s.last >= place.1;
-                    let last = stream.spans.iter().find(holds).map_or(place.1, |span| span.last);
+                    let last = stream
+                        .spans
+                        .iter()
+                        .find(holds)
+                        .map_or(place.1, |span| span.last);
                     missing.push((id, place.0, (place.1, last + 1)));
                 }
             }
@@ -275,8 +284,12 @@ fn reading_in(state: &mut State, lane: usize) -> Option<Reading> {
 
 /// Streams that may be read back and miss records in a lane: from which place, in which segment.
 fn unfound(state: &State, lane: usize) -> Vec<(StreamId, Place, SegmentId)> {
-    let in_lane =
-        |id: &SegmentId| state.segments.get(id).is_some_and(|s| usize::from(s.lane) == lane);
+    let in_lane = |id: &SegmentId| {
+        state
+            .segments
+            .get(id)
+            .is_some_and(|s| usize::from(s.lane) == lane)
+    };
     let missing = |stream: &Stream| {
         let (place, segment) = stream.first_unloaded(state.run)?;
         (may_load(state, stream) && in_lane(&segment)).then_some((stream.id, place, segment))

@@ -66,9 +66,7 @@ impl Outlet for Spool {
             stream.taken = None;
         }
         stream.offset = offset.or(stream.offset);
-        let before = state.records;
-        state.confirm(id, (run, last + 1), &mut due);
-        let sent = before.saturating_sub(state.records);
+        let sent = state.confirm(id, (run, last + 1), &mut due);
         let want_more = state.cold_bytes < self.shared.config.memory_max_bytes / 4;
         state.offer(id);
         check_growth(&mut state, id);
@@ -141,7 +139,6 @@ impl Outlet for Spool {
             stream.load_next = stream.load_next.max((run, next));
             stream.offset = offset.or(stream.offset);
             if proven {
-                state.records = state.records.saturating_sub(next - first);
                 state.confirm(id, (run, next), &mut due);
             }
         }
@@ -371,7 +368,10 @@ impl Shared {
     fn rebase(&self, id: StreamId, run: Run, from: u64, identity: Identity) -> io::Result<Run> {
         let unresolved: Vec<Run> = {
             let state = self.state.lock();
-            state.streams.get(id.0 as usize).map_or_else(Vec::new, |s| s.unresolved.clone())
+            state
+                .streams
+                .get(id.0 as usize)
+                .map_or_else(Vec::new, |s| s.unresolved.clone())
         };
         for old in unresolved {
             self.settle_holes(id, old, if old == run { from } else { 0 })?;

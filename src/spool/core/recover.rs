@@ -128,7 +128,6 @@ fn assemble(recovered: &Recovered, stored: &Stored, meta_is_new: bool) -> State 
         state.seek(id);
     }
     release_unneeded(&mut state);
-    state.records = state.streams.iter().map(on_disk).sum();
     state
 }
 
@@ -329,19 +328,4 @@ fn release_unneeded(state: &mut State) {
             state.to_free.push(id);
         }
     }
-}
-
-fn on_disk(stream: &Stream) -> u64 {
-    let floor = |run: Run| {
-        if stream.confirmed.0 == run {
-            stream.confirmed.1
-        } else {
-            0
-        }
-    };
-    stream
-        .spans
-        .iter()
-        .map(|s| (s.last + 1).saturating_sub(s.first.max(floor(s.run))))
-        .sum()
 }

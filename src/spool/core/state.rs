@@ -139,8 +139,6 @@ pub(super) struct State {
     pub stopping: bool,
     pub hot_bytes: usize,
     pub cold_bytes: usize,
-    /// Records not confirmed, on disk or in memory.
-    pub records: u64,
     /// Wakes the writer even if nothing is due by its clock.
     pub poke: bool,
 }
@@ -176,7 +174,6 @@ impl State {
             stopping: false,
             hot_bytes: 0,
             cold_bytes: 0,
-            records: 0,
             poke: false,
         }
     }
@@ -429,12 +426,11 @@ impl State {
         popped
     }
 
-    /// Moves a stream's cursor and gives back what it held.
-    pub fn confirm(&mut self, id: StreamId, to: (Run, u64), due: &mut Due) {
+    /// Moves a stream's cursor and gives back what it held; gives the number of records that left memory.
+    pub fn confirm(&mut self, id: StreamId, to: (Run, u64), due: &mut Due) -> u64 {
         let popped = self.pop_before(id, to, due);
-        self.records = self.records.saturating_sub(popped);
-        let Some(stream) = self.streams.get_mut(id.0 as usize) else {
-            return;
+        let Some(stream) = self.stream(id) else {
+            return popped;
         };
         let had_moved = stream.cursor_moved;
         if stream.confirm(to) {
@@ -443,6 +439,12 @@ impl State {
             }
             self.release_spans(id);
         }
+        popped
+    }
+
+    /// Whether anything on disk is still needed.
+    pub fn has_backlog(&self) -> bool {
+        self.segments.values().any(|segment| segment.spans > 0)
     }
 }
 

@@ -326,6 +326,25 @@ impl Stream {
         on_disk.into_iter().chain(in_memory).min()
     }
 
+    /// Records that are left to send.
+    pub fn left(&self, run: Run) -> u64 {
+        let upto = self
+            .hot
+            .front()
+            .map_or((run, self.next), |entry| (entry.run, entry.number));
+        let unread = |span: &Span| {
+            let first = (span.run, span.first).max(self.load_next);
+            let end = (span.run, span.last + 1).min(upto);
+            if first.0 == end.0 {
+                end.1.saturating_sub(first.1)
+            } else {
+                0
+            }
+        };
+        let in_memory = (self.cold.len() + self.hot.len()) as u64;
+        in_memory + self.spans.iter().map(unread).sum::<u64>()
+    }
+
     /// Forgets spans that lie before the cursor; gives the segments that lost one.
     pub fn release_spans(&mut self, freed: &mut Vec<SegmentId>) {
         let confirmed = self.confirmed;

@@ -326,9 +326,28 @@ impl World {
         }
         let state = self.spool.shared.state.lock();
         for s in state.streams.iter().filter(|s| !s.is_drained(state.run)) {
-            println!("{:?} {:?} next {} durable {} attempted {} confirmed {:?} load {:?} spans {:?} unres {:?} hot {:?} cold {:?} taken {:?} held {} topic {:?}", s.id, s.to, s.next, s.durable, s.attempted, s.confirmed, s.load_next, s.spans, s.unresolved, s.hot.iter().map(|e| (e.run, e.number)).collect::<Vec<_>>(), s.cold.iter().map(|e| (e.run, e.number)).collect::<Vec<_>>(), s.taken, s.held, state.topics[s.topic.0 as usize]);
+            println!(
+                "{:?} {:?} next {} durable {} attempted {} confirmed {:?} load {:?} spans {:?} unres {:?} hot {:?} cold {:?} taken {:?} held {} topic {:?}",
+                s.id,
+                s.to,
+                s.next,
+                s.durable,
+                s.attempted,
+                s.confirmed,
+                s.load_next,
+                s.spans,
+                s.unresolved,
+                s.hot.iter().map(|e| (e.run, e.number)).collect::<Vec<_>>(),
+                s.cold.iter().map(|e| (e.run, e.number)).collect::<Vec<_>>(),
+                s.taken,
+                s.held,
+                state.topics[s.topic.0 as usize]
+            );
         }
-        println!("reading {:?} done {:?} deal {:?} cold {}", state.reading, state.lane_done, state.to_deal, state.cold_bytes);
+        println!(
+            "reading {:?} done {:?} deal {:?} cold {}",
+            state.reading, state.lane_done, state.to_deal, state.cold_bytes
+        );
         panic!("not drained");
     }
 

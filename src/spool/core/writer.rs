@@ -91,7 +91,7 @@ impl Shared {
         let store = !state.cursors_moved.is_empty()
             || !state.counts_moved.is_empty()
             || !state.refused.is_empty()
-            || state.records > 0;
+            || state.has_backlog();
         let store_at = store.then_some(clock.stored_ms + STORE_INTERVAL_MS);
         let commit_at = (!state.dirty.is_empty()).then(|| self.next_commit_ms(state, clock));
         store_at.into_iter().chain(commit_at).min()
@@ -265,7 +265,8 @@ impl Shared {
             .filter(|s| s.spans > 0)
             .map(|s| s.bytes)
             .sum();
-        m.set(Gauge::BufferedRecords, state.records);
+        let records = state.streams.iter().map(|s| s.left(state.run)).sum();
+        m.set(Gauge::BufferedRecords, records);
         m.set(
             Gauge::BufferedMemoryBytes,
             (state.hot_bytes + state.cold_bytes) as u64,

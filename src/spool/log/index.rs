@@ -59,7 +59,12 @@ impl Newest {
 /// Whether both are cursors and the first is the further one.
 fn is_further(one: &Entry, other: &Entry) -> bool {
     match (one, other) {
-        (Entry::Cursor { run, next, .. }, Entry::Cursor { run: r, next: n, .. }) => (run, next) > (r, n),
+        (
+            Entry::Cursor { run, next, .. },
+            Entry::Cursor {
+                run: r, next: n, ..
+            },
+        ) => (run, next) > (r, n),
         _ => false,
     }
 }
