@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::super::intake::TopicOptions;
 use super::super::log::{self, Log, LogConfig, Recovered, Store};
 use super::super::meta::{Meta, Stored};
-use super::super::{Run, StreamId, TopicPartition};
+use super::super::{Run, StreamId, TopicId, TopicPartition};
 use super::intake::RECORD_BYTES_MAX;
 use super::state::{Segment, State};
 use super::stream::{Span, Stream};
@@ -128,6 +128,7 @@ fn assemble(recovered: &Recovered, stored: &Stored, meta_is_new: bool) -> State 
         state.seek(id);
     }
     release_unneeded(&mut state);
+    deal_leftovers(&mut state);
     state
 }
 
@@ -312,6 +313,20 @@ fn finish(stream: &mut Stream, current: Run, was_sent: impl Fn(Run) -> bool) {
             stream.holes.push((run, first, end));
         } else {
             stream.numbering(run).drop_range(first, end);
+        }
+    }
+}
+
+/// Provisional records may be left though their topic's count is known: those of a frame that failed to sync and was
+/// whole all the same. They are dealt like those of a topic that grows, and newer ones wait behind them.
+fn deal_leftovers(state: &mut State) {
+    let run = state.run;
+    let State { topics, streams, to_deal, .. } = state;
+    for (id, topic) in (0u32..).zip(topics.iter_mut()) {
+        let left = topic.provisional.and_then(|stream| streams.get(stream.0 as usize));
+        if topic.partitions > 0 && left.is_some_and(|stream| !stream.is_drained(run)) {
+            topic.growing = Some(topic.partitions);
+            to_deal.push(TopicId(id));
         }
     }
 }
