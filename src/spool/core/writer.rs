@@ -244,9 +244,15 @@ impl Shared {
         }
     }
 
+    /// Gives back segments that nobody needs. They may be found again after a power cut, so the cursors that
+    /// passed them are stored first: a provisional stream has no Kafka to ask where it stands.
     fn give_back_segments(&self) {
         let freed = std::mem::take(&mut self.state.lock().to_free);
         if freed.is_empty() {
+            return;
+        }
+        if !self.store() {
+            self.state.lock().to_free.extend(freed);
             return;
         }
         let mut log = self.log.lock();
