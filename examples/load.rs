@@ -1,9 +1,10 @@
 //! A load of devices: each keeps a window of QoS 1 or 2 messages in flight, closed loop.
 //!
-//! `load --addr 127.0.0.1:1883 --clients 100 --window 20 --size 256 --qos 1 --seconds 10 --topics 500`
-//! (`--messages N` instead of `--seconds`; `--prefix bench/` before the topics). Prints one line of JSON:
-//! messages acknowledged, seconds, messages a second, latency percentiles in microseconds from write to
-//! PUBACK (PUBCOMP for QoS 2), and connections that failed. QoS 0 is sent as fast as the socket takes it.
+//! `load --addr 127.0.0.1:1883 --clients 100 --window 20 --size 256 --qos 1 --seconds 10 --topics
+//! 500` (`--messages N` instead of `--seconds`; `--prefix bench/` before the topics). Prints one
+//! line of JSON: messages acknowledged, seconds, messages a second, latency percentiles in
+//! microseconds from write to PUBACK (PUBCOMP for QoS 2), and connections that failed. QoS 0 is
+//! sent as fast as the socket takes it.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! What is stored beside the records: cursors, ledger, counts; and the checkpoint in each segment's head.
+//! What is stored beside the records: cursors, ledger, counts; and the checkpoint in each segment's
+//! head.
 
 use super::super::intake::Refusal;
 use super::super::log::{self, Catalog};
