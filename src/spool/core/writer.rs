@@ -85,6 +85,7 @@ impl Shared {
             }
         }
         state.poke = false;
+        state.writer_hurries = self.in_a_hurry(&state);
         state.stopping
     }
 
@@ -116,7 +117,8 @@ impl Shared {
         millis(self.config.sync_interval)
     }
 
-    fn in_a_hurry(&self, state: &State) -> bool {
+    /// Whether records are written without waiting for Kafka.
+    pub(super) fn in_a_hurry(&self, state: &State) -> bool {
         self.config.mode == SpoolMode::Always
             || !state.uplink_up
             || state.hurry
@@ -165,6 +167,7 @@ impl Shared {
                 state.full = false;
                 self.apply(&mut state, draft, &appended, &mut due);
                 drop(state);
+                self.loader.notify_one();
                 self.settle(due);
                 true
             }
