@@ -321,9 +321,16 @@ fn finish(stream: &mut Stream, current: Run, was_sent: impl Fn(Run) -> bool) {
 /// whole all the same. They are dealt like those of a topic that grows, and newer ones wait behind them.
 fn deal_leftovers(state: &mut State) {
     let run = state.run;
-    let State { topics, streams, to_deal, .. } = state;
+    let State {
+        topics,
+        streams,
+        to_deal,
+        ..
+    } = state;
     for (id, topic) in (0u32..).zip(topics.iter_mut()) {
-        let left = topic.provisional.and_then(|stream| streams.get(stream.0 as usize));
+        let left = topic
+            .provisional
+            .and_then(|stream| streams.get(stream.0 as usize));
         if topic.partitions > 0 && left.is_some_and(|stream| !stream.is_drained(run)) {
             topic.growing = Some(topic.partitions);
             to_deal.push(TopicId(id));
