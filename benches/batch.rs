@@ -1,7 +1,7 @@
 //! What a record costs to put into a Kafka batch, in processor time, per codec and batch size.
 //!
-//! `cargo bench --profile fast --bench batch`. Records are 256 bytes of value: JSON as sensors send it, its digits
-//! from a seeded generator.
+//! `cargo bench --profile fast --bench batch`. Records are 256 bytes of value: JSON as sensors send
+//! it, its digits from a seeded generator.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -70,18 +70,31 @@ fn records(count: usize) -> Vec<Record> {
         .map(|n| {
             let device = random(500);
             let mut value = format!(
-                "{{\"device\":\"plant-7/line-{}/press-{device:04}\",\"time\":{},\"temperature\":{}.{:03},\
-                 \"pressure\":{}.{:03},\"vibration\":[0.{:03},0.{:03},0.{:03}],\"state\":\"running\",\"count\":{}",
-                device % 9, 1_700_000_000_000 + n, 20 + random(9), random(1000), 100 + random(4),
-                random(1000), random(1000), random(1000), random(1000), random(1_000_000),
+                "{{\"device\":\"plant-7/line-{}/press-{device:04}\",\"time\":{},\
+                 \"temperature\":{}.{:03},\"pressure\":{}.{:03},\
+                 \"vibration\":[0.{:03},0.{:03},0.{:03}],\"state\":\"running\",\"count\":{}",
+                device % 9,
+                1_700_000_000_000 + n,
+                20 + random(9),
+                random(1000),
+                100 + random(4),
+                random(1000),
+                random(1000),
+                random(1000),
+                random(1000),
+                random(1_000_000),
             );
             value.push_str(",\"note\":\"");
             while value.len() < VALUE_BYTES - 2 {
                 value.push(char::from(b'a' + u8::try_from(random(16)).unwrap()));
             }
             value.push_str("\"}");
-            let mut writer = RecordWriter::new(320, Some(device.to_string().as_bytes()), Some(value.as_bytes()));
-            writer.header(b"mqtt.topic", Some(format!("plant/7/press/{device}").as_bytes()));
+            let key = device.to_string();
+            let mut writer = RecordWriter::new(320, Some(key.as_bytes()), Some(value.as_bytes()));
+            writer.header(
+                b"mqtt.topic",
+                Some(format!("plant/7/press/{device}").as_bytes()),
+            );
             writer.finish(1_700_000_000_000 + n as i64)
         })
         .collect()

@@ -1,7 +1,8 @@
-//! The proxy alone, with an intake that calls every record safe at once: what the front door costs, and a
-//! server for the recorded packet sequences.
+//! The proxy alone, with an intake that calls every record safe at once: what the front door costs,
+//! and a server for the recorded packet sequences.
 //!
-//! `proxy_null [ADDRESS]` prints the address it listens on, and its CPU time for each message every second.
+//! `proxy_null [ADDRESS]` prints the address it listens on, and its CPU time for each message every
+//! second.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,

@@ -1,9 +1,9 @@
 //! The gateway as a whole: what is started in which order, and stopped in which.
 //!
-//! Stopping, within `gateway.shutdown_timeout_ms`: the proxy takes no more messages; the spool writes what is
-//! not safe, so that its senders are acknowledged; the connections close; the uplink waits for the requests
-//! that are out; the spool stores its cursors; the API goes last. A second signal stops at once: what was
-//! acknowledged is safe by then, always.
+//! Stopping, within `gateway.shutdown_timeout_ms`: the proxy takes no more messages; the spool
+//! writes what is not safe, so that its senders are acknowledged; the connections close; the uplink
+//! waits for the requests that are out; the spool stores its cursors; the API goes last. A second
+//! signal stops at once: what was acknowledged is safe by then, always.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,8 @@ const WORKERS_MAX: usize = 4;
 /// Runs the gateway until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What kept it from starting: the data folder, the spool, an address. Nothing that happens later ends it.
+/// What kept it from starting: the data folder, the spool, an address. Nothing that happens later
+/// ends it.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime = runtime(&config.gateway).context("cannot start the runtime")?;
     let result = runtime.block_on(serve(config));
@@ -62,7 +63,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!("stopping");
     tokio::select! {
         () = running.stop() => tracing::info!("stopped"),
-        () = tokio::time::sleep(timeout) => tracing::warn!("stopped by the deadline; nothing is lost"),
+        () = tokio::time::sleep(timeout) => {
+            tracing::warn!("stopped by the deadline; nothing is lost");
+        }
         () = signals.next() => tracing::warn!("stopped at once; nothing is lost"),
     }
     Ok(())

@@ -1,12 +1,13 @@
-//! Makes record batches v2 (<https://kafka.apache.org/documentation/#recordbatch>) by copying record bodies.
+//! Makes record batches v2 (<https://kafka.apache.org/documentation/#recordbatch>) by copying
+//! record bodies.
 //!
 //! ```text
 //! base offset i64 | length of the rest i32 | leader epoch i32 | 2 i8 | crc32c of the rest u32 |
 //! attributes i16 | last offset delta i32 | base timestamp i64 | max timestamp i64 |
 //! producer id i64 | epoch i16 | base sequence i32 | count i32 | records, perhaps compressed as one
 //!
-//! record: length of the rest varint | attributes i8 | timestamp delta varint | offset delta varint |
-//!         key and value | header count varint | headers
+//! record: length of the rest varint | attributes i8 | timestamp delta varint
+//!         | offset delta varint | key and value | header count varint | headers
 //! ```
 //! Key, value and headers are what [`Record::body`] holds, as it is.
 
@@ -42,8 +43,8 @@ pub fn sequence(count: u64) -> i32 {
     i32::try_from(count & 0x7fff_ffff).unwrap_or(0)
 }
 
-/// Appends headers (encoded with [`crate::record::put`], name and value) to the record of that index in the
-/// batch and says how many.
+/// Appends headers (encoded with [`crate::record::put`], name and value) to the record of that
+/// index in the batch and says how many.
 pub type Extra<'a> = &'a dyn Fn(usize, &mut BytesMut) -> u32;
 
 /// A batch that could not be made.

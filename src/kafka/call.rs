@@ -31,7 +31,8 @@ impl Connection {
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         let mut version = API_VERSIONS.max;
         let mut frame = self.ask(&API_VERSIONS, version, &request).await?;
-        // A broker that is too old for the question answers in version 0: correlation id, then the code.
+        // A broker that is too old for the question answers in version 0: correlation id, then the
+        // code.
         let code = frame.get(4..6).and_then(|code| code.first_chunk::<2>());
         if code.map(|code| i16::from_be_bytes(*code)) == Some(UNSUPPORTED_VERSION) {
             version = 0;

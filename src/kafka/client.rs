@@ -35,7 +35,8 @@ pub struct ClientConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub i32);
 
-/// Which of a broker's connections: a request waits for its slowest partition, so the slow go apart.
+/// Which of a broker's connections: a request waits for its slowest partition, so the slow go
+/// apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Road {
     /// Well partitions.
@@ -243,8 +244,8 @@ impl Client {
         self.inner.metadata.lock().cluster_id()
     }
 
-    /// What is known of a topic; asks when nothing is, when it was not well, or when `refresh` says so.
-    /// A topic that is not there has its code in the answer and is never created by asking.
+    /// What is known of a topic; asks when nothing is, when it was not well, or when `refresh` says
+    /// so. A topic that is not there has its code in the answer and is never created by asking.
     /// Askers share requests; asking may wait for `metadata_interval`.
     ///
     /// # Errors
@@ -277,13 +278,14 @@ impl Client {
         self.inner.metadata.lock().leader(topic, partition)
     }
 
-    /// Forgets a leader that has turned out to be none. (Codes 3, 5, 6, 100 and refused connections do it
-    /// by themselves.)
+    /// Forgets a leader that has turned out to be none. (Codes 3, 5, 6, 100 and refused connections
+    /// do it by themselves.)
     pub fn forget_leader(&self, topic: &str, partition: i32) {
         self.inner.metadata.lock().forget_leader(topic, partition);
     }
 
-    /// Closes every connection; whoever waits for an answer gets [`Error::Lost`]. Calls after it fail.
+    /// Closes every connection; whoever waits for an answer gets [`Error::Lost`]. Calls after it
+    /// fail.
     pub async fn close(&self) {
         self.inner.closed.store(true, Ordering::Release);
         self.inner.pool.close().await;
@@ -299,7 +301,8 @@ impl Inner {
         Ok(())
     }
 
-    /// The connection to a broker. One that cannot be reached leads nothing any more, as far as is known.
+    /// The connection to a broker. One that cannot be reached leads nothing any more, as far as is
+    /// known.
     pub(super) async fn broker(&self, node: NodeId, road: Road) -> Result<Arc<Broker>, Error> {
         let address = self.metadata.lock().address(node);
         let address =

@@ -1,9 +1,10 @@
-//! The four codecs of record batches, each with buffers and tables that are used again for every batch, and
-//! each in the framing that Java's clients read:
+//! The four codecs of record batches, each with buffers and tables that are used again for every
+//! batch, and each in the framing that Java's clients read:
 //!
 //! - gzip: one member (RFC 1952) without name and time.
 //! - snappy: xerial's framing, as `org.xerial.snappy.SnappyInputStream` reads it:
-//!   `82 "SNAPPY" 00 | version i32 1 | compatible i32 1 | { length i32 | raw snappy block }*`, big-endian.
+//!   `82 "SNAPPY" 00 | version i32 1 | compatible i32 1 | { length i32 | raw snappy block }*`,
+//!   big-endian.
 //! - lz4: the standard frame, blocks of 64 KiB, independent, without checksums of the content, as
 //!   `org.apache.kafka.common.compress.Lz4BlockOutputStream` writes it.
 //! - zstd: one frame that says its size.
@@ -20,7 +21,8 @@ const SNAPPY_BLOCK_BYTES: usize = 32 * 1024;
 const SNAPPY_HEAD: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 /// What descriptor byte 0x40 says.
 const LZ4_BLOCK_BYTES: usize = 64 * 1024;
-/// Magic; version 1, independent blocks; blocks of 64 KiB; second byte of the descriptor's xxhash32.
+/// Magic; version 1, independent blocks; blocks of 64 KiB; second byte of the descriptor's
+/// xxhash32.
 const LZ4_HEAD: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
 /// Set in a block's length when the block is not compressed.
 const LZ4_PLAIN: u32 = 1 << 31;

@@ -1,13 +1,14 @@
-//! One connection to one broker: requests go out in order and may overlap, answers come back in order.
+//! One connection to one broker: requests go out in order and may overlap, answers come back in
+//! order.
 //!
-//! Two tasks own the halves of the stream. The writer takes requests from a bounded queue, notes who waits
-//! for the answer, and writes what has gathered with one vectored write. The reader gives each answer to the
-//! longest waiting.
+//! Two tasks own the halves of the stream. The writer takes requests from a bounded queue, notes
+//! who waits for the answer, and writes what has gathered with one vectored write. The reader gives
+//! each answer to the longest waiting.
 //!
 //! # Invariants
 //! - Who waits is noted in the order of the bytes on the wire, before the bytes are written.
-//! - Any doubt (an error, a deadline, a length out of bounds, a foreign correlation id, an answer that does
-//!   not parse) closes the connection for good; everyone who waits gets the reason.
+//! - Any doubt (an error, a deadline, a length out of bounds, a foreign correlation id, an answer
+//!   that does not parse) closes the connection for good; everyone who waits gets the reason.
 //! - Dropping a call's future leaves the connection whole: its answer is read and thrown away.
 
 use std::collections::VecDeque;

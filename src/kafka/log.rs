@@ -1,4 +1,5 @@
-//! What lies in a partition's log: its ends, and the headers of its batches. No record is decompressed.
+//! What lies in a partition's log: its ends, and the headers of its batches. No record is
+//! decompressed.
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
@@ -53,9 +54,9 @@ impl Client {
         Ok(answer.offset)
     }
 
-    /// Headers of the batches from `from_offset` on (the first may begin before it), about `bytes_max` bytes
-    /// of log a call, below the high watermark only; and the high watermark. Go on behind the last one's
-    /// `last_offset`; no headers: the end is reached.
+    /// Headers of the batches from `from_offset` on (the first may begin before it), about
+    /// `bytes_max` bytes of log a call, below the high watermark only; and the high watermark. Go
+    /// on behind the last one's `last_offset`; no headers: the end is reached.
     ///
     /// # Errors
     /// [`Error::Code`]: 1 when `from_offset` is not in the log, and others.

@@ -15,7 +15,8 @@ use super::client::{NodeId, TopicMetadata};
 const TOPICS_MAX: usize = 100_000;
 
 /// Codes that say that the one asked does not lead that partition, or not of that topic:
-/// `UNKNOWN_TOPIC_OR_PARTITION`, `LEADER_NOT_AVAILABLE`, `NOT_LEADER_OR_FOLLOWER`, `UNKNOWN_TOPIC_ID`.
+/// `UNKNOWN_TOPIC_OR_PARTITION`, `LEADER_NOT_AVAILABLE`, `NOT_LEADER_OR_FOLLOWER`,
+/// `UNKNOWN_TOPIC_ID`.
 pub(super) fn is_wrong_leader(code: i16) -> bool {
     matches!(code, 3 | 5 | 6 | 100)
 }
@@ -138,7 +139,8 @@ fn read(topic: &MetadataResponseTopic) -> Option<TopicMetadata> {
     let mut leaders = vec![None; topic.partitions.len()];
     for partition in &topic.partitions {
         let index = usize::try_from(partition.partition_index).ok();
-        // A partition's own code does not matter: 9 (a replica is down) still names a leader, and 5 names −1.
+        // A partition's own code does not matter: 9 (a replica is down) still names a leader, and 5
+        // names −1.
         if let Some(place) = index.and_then(|index| leaders.get_mut(index))
             && partition.leader_id.0 >= 0
         {

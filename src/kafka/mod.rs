@@ -1,15 +1,17 @@
-//! A thin Kafka client on `kafka-protocol`'s codecs. It knows nothing of the gateway, and chooses what other
-//! clients hide: producer id, epoch, sequence, and what is one batch. It never tries a produce again by itself.
+//! A thin Kafka client on `kafka-protocol`'s codecs. It knows nothing of the gateway, and chooses
+//! what other clients hide: producer id, epoch, sequence, and what is one batch. It never tries a
+//! produce again by itself.
 //!
-//! [`client`] is what callers see; `produce`, `producers`, `log` and `admin` hold its calls, one file a theme.
-//! `pool` keeps two connections a broker, `seek` finds a broker that answers and asks it for `metadata`.
-//! `call` is one request over one `connection`; `versions` says in which version, `shape` whether the answer can
-//! be believed. [`batch`] makes record batches with `compression`; [`partitioner`] chooses their partition.
+//! [`client`] is what callers see; `produce`, `producers`, `log` and `admin` hold its calls, one
+//! file a theme. `pool` keeps two connections a broker, `seek` finds a broker that answers and asks
+//! it for `metadata`. `call` is one request over one `connection`; `versions` says in which
+//! version, `shape` whether the answer can be believed. [`batch`] makes record batches with
+//! `compression`; [`partitioner`] chooses their partition.
 //!
 //! # Bounds
-//! Connections: two a known broker and one for metadata. A connection's queue: 16 requests waiting, 64 under way.
-//! Answers: `response_bytes_max`. Time: `connect_timeout`, then `request_timeout` a request. Metadata requests:
-//! one each `metadata_interval`.
+//! Connections: two a known broker and one for metadata. A connection's queue: 16 requests waiting,
+//! 64 under way. Answers: `response_bytes_max`. Time: `connect_timeout`, then `request_timeout` a
+//! request. Metadata requests: one each `metadata_interval`.
 
 mod admin;
 pub mod batch;

@@ -1,5 +1,6 @@
 //! The partition that Java's default partitioner would choose for a key:
-//! `toPositive(murmur2(key)) % partitions` (`org.apache.kafka.clients.producer.internals.BuiltInPartitioner`).
+//! `toPositive(murmur2(key)) % partitions`
+//! (`org.apache.kafka.clients.producer.internals.BuiltInPartitioner`).
 
 /// Kafka's 32-bit murmur2 (`org.apache.kafka.common.utils.Utils.murmur2`).
 #[must_use]

@@ -1,5 +1,5 @@
-//! The open connections: at most two a broker ([`Road`]), opened when first needed, and again after they broke.
-//! Whoever needs a connection that is being opened waits for it and shares its failure.
+//! The open connections: at most two a broker ([`Road`]), opened when first needed, and again after
+//! they broke. Whoever needs a connection that is being opened waits for it and shares its failure.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};

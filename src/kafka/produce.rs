@@ -1,13 +1,13 @@
 //! Produce: batches of many partitions in one request.
 //!
-//! The request is encoded here, for its records are not copied: heads and batches are the pieces of one
-//! vectored write. <https://kafka.apache.org/protocol#The_Messages_Produce>
+//! The request is encoded here, for its records are not copied: heads and batches are the pieces of
+//! one vectored write. <https://kafka.apache.org/protocol#The_Messages_Produce>
 //!
 //! ```text
 //! body: transactional id | acks i16 | timeout i32 | [ topic | [ partition i32 | records ] ]
 //! ```
-//! From version 9 on lengths are varints of length + 1 and every structure ends with a count of tagged fields.
-//! From version 13 on a topic is its id instead of its name.
+//! From version 9 on lengths are varints of length + 1 and every structure ends with a count of
+//! tagged fields. From version 13 on a topic is its id instead of its name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,12 +31,13 @@ const BY_ID: i16 = 13;
 const ACKS_ALL: i16 = -1;
 
 impl Client {
-    /// Appends batches, at most one a partition, with `acks=all`; answers in the order of `batches`, and how
-    /// long the broker wants to be left alone (honour it after using the answers).
+    /// Appends batches, at most one a partition, with `acks=all`; answers in the order of
+    /// `batches`, and how long the broker wants to be left alone (honour it after using the
+    /// answers).
     ///
     /// # Errors
-    /// [`Error::Connect`], [`Error::NoBroker`], [`Error::Unsupported`]: surely nothing was appended. All
-    /// others: unknown.
+    /// [`Error::Connect`], [`Error::NoBroker`], [`Error::Unsupported`]: surely nothing was
+    /// appended. All others: unknown.
     pub async fn produce(
         &self,
         node: NodeId,
@@ -126,7 +127,8 @@ impl<'a> Plan<'a> {
         Some(Self { topics, places })
     }
 
-    /// Answers in the order of the batches. One that is missing or was not asked for closes the connection.
+    /// Answers in the order of the batches. One that is missing or was not asked for closes the
+    /// connection.
     fn sort(
         &self,
         answer: ProduceResponse,
@@ -261,14 +263,16 @@ mod tests {
     }
 
     proptest! {
-        /// What is encoded here reads as the same with the codec of `kafka-protocol`, in every version.
+        /// What is encoded here reads as the same with the codec of `kafka-protocol`, in every
+        /// version.
         #[test]
         fn requests_are_what_the_schema_says(
             version in 3i16..=13,
             what in proptest::collection::btree_map(
                 (0u8..5, 0i32..300), proptest::collection::vec(any::<u8>(), 1..300), 1..40),
         ) {
-            let batches: Vec<_> = what.into_iter().map(|((t, p), r)| batch(t, p, r)).rev().collect();
+            let batches = what.into_iter().map(|((t, p), r)| batch(t, p, r));
+            let batches: Vec<_> = batches.rev().collect();
             let plan = Plan::new(&batches, version >= BY_ID).unwrap();
             let head = BytesMut::from(&[0u8; 4][..]);
             let pieces = encode(head, version, 30_000, &plan).unwrap();
@@ -278,7 +282,8 @@ mod tests {
             }
             let mut whole = whole.freeze();
             let length = whole.split_to(4);
-            prop_assert_eq!(i32::from_be_bytes(*length.first_chunk().unwrap()) as usize, whole.len());
+            let length = i32::from_be_bytes(*length.first_chunk().unwrap());
+            prop_assert_eq!(length as usize, whole.len());
             let request = ProduceRequest::decode(&mut whole, version).unwrap();
             prop_assert!(whole.is_empty());
             prop_assert_eq!((request.acks, request.timeout_ms), (-1, 30_000));

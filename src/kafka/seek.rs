@@ -1,11 +1,12 @@
 //! Finds a broker that answers, and asks it for metadata.
 //!
-//! One connection serves metadata and administration. When it is gone, the known brokers and then the
-//! configured ones are tried, the next one a moment after the last, so that a black hole among them costs that
-//! moment only. When none answers all brokers are forgotten: only the configured ones are tried next.
+//! One connection serves metadata and administration. When it is gone, the known brokers and then
+//! the configured ones are tried, the next one a moment after the last, so that a black hole among
+//! them costs that moment only. When none answers all brokers are forgotten: only the configured
+//! ones are tried next.
 //!
-//! Askers for metadata put their topics on one list and wait in line; the first in line asks for all that is
-//! on the list, and those behind it find their answer there, or its failure.
+//! Askers for metadata put their topics on one list and wait in line; the first in line asks for
+//! all that is on the list, and those behind it find their answer there, or its failure.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,8 +31,8 @@ const KNOWN_TRIED_MAX: usize = 5;
 const METADATA_TRIES: usize = 3;
 /// Topics of one metadata request.
 const TOPICS_A_REQUEST: usize = 1000;
-/// Refreshes after which another broker is asked. One that is cut off from the controllers, but not from us,
-/// would name the old leaders for ever.
+/// Refreshes after which another broker is asked. One that is cut off from the controllers, but not
+/// from us, would name the old leaders for ever.
 const REFRESHES_A_BROKER: u32 = 8;
 /// `REBOOTSTRAP_REQUIRED`
 const REBOOTSTRAP_REQUIRED: i16 = 129;

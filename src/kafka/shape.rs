@@ -1,9 +1,10 @@
-//! Counts in answers are checked before they are believed: `kafka-protocol` allocates an array for whatever
-//! count it reads, so a bad one would end the process.
+//! Counts in answers are checked before they are believed: `kafka-protocol` allocates an array for
+//! whatever count it reads, so a bad one would end the process.
 //!
-//! An answer is walked by a table of what it is made of, nothing is allocated. Integers, texts and lists are
-//! encoded as <https://kafka.apache.org/protocol#protocol_types> says; from an API's *flexible* version on,
-//! lengths are varints of length + 1 and every structure ends with tagged fields.
+//! An answer is walked by a table of what it is made of, nothing is allocated. Integers, texts and
+//! lists are encoded as <https://kafka.apache.org/protocol#protocol_types> says; from an API's
+//! *flexible* version on, lengths are varints of length + 1 and every structure ends with tagged
+//! fields.
 
 use crate::record::varint;
 

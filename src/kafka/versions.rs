@@ -1,5 +1,5 @@
-//! Which version of each API is spoken: the highest that the broker (asked with `ApiVersions` before anything
-//! else) and this client both know.
+//! Which version of each API is spoken: the highest that the broker (asked with `ApiVersions`
+//! before anything else) and this client both know.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,14 +22,21 @@ pub(super) struct Api {
 
 macro_rules! apis {
     ($($name:ident = $key:literal, $min:literal..=$max:literal, $what:literal;)*) => {
-        $(pub(super) const $name: Api = Api { key: $key, min: $min, max: $max, what: $what, answer: shape::$name };)*
+        $(pub(super) const $name: Api = Api {
+            key: $key,
+            min: $min,
+            max: $max,
+            what: $what,
+            answer: shape::$name,
+        };)*
     };
 }
 
 apis! {
     // From 13 on topics are named by id: a topic deleted and made again is noticed.
     PRODUCE = 0, 3..=13, "Produce v3 (Kafka 0.11 or newer)";
-    // From 13 on topics are named by id, which the names asked for here would have to be turned into.
+    // From 13 on topics are named by id, which the names asked for here would have to be turned
+    // into.
     FETCH = 1, 4..=12, "Fetch v4 to v12 (Kafka 0.11 or newer)";
     LIST_OFFSETS = 2, 1..=7, "ListOffsets v1 to v7 (Kafka 0.10.1 or newer)";
     // From 4 on a topic is not created by asking.

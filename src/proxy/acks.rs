@@ -1,11 +1,13 @@
 //! What a connection owes its client: acknowledgements, in the order in which the messages came.
 //!
-//! Each QoS 1 and 2 message has a *slot*, numbered from 0 in the order of receipt; the number is the token
-//! that the spool gives back. A slot is *done* when its record is safe (or was refused); acknowledgements
-//! leave for the unbroken beginning of done slots only. One lock per call of the spool, one per batch read.
+//! Each QoS 1 and 2 message has a *slot*, numbered from 0 in the order of receipt; the number is
+//! the token that the spool gives back. A slot is *done* when its record is safe (or was refused);
+//! acknowledgements leave for the unbroken beginning of done slots only. One lock per call of the
+//! spool, one per batch read.
 //!
-//! The queue outlives its connection as long as the spool holds a ticket to it: bytes in flight stay counted,
-//! and the session learns that a QoS 2 record became safe, although nobody is left to acknowledge to.
+//! The queue outlives its connection as long as the spool holds a ticket to it: bytes in flight
+//! stay counted, and the session learns that a QoS 2 record became safe, although nobody is left to
+//! acknowledge to.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -212,7 +212,8 @@ impl Inbox {
                     });
                 }
             }
-            // Also what only waits for its turn: repeats and refusals behind a message that is not safe.
+            // Also what only waits for its turn: repeats and refusals behind a message that is not
+            // safe.
             if self.open.slots + self.slots.len() >= messages_max {
                 return Ok(Progress::Held);
             }
@@ -275,8 +276,8 @@ impl Inbox {
         false
     }
 
-    /// Routes a message. The record is made here; a refusal is noted for the ledger if the client cannot be
-    /// told.
+    /// Routes a message. The record is made here; a refusal is noted for the ledger if the client
+    /// cannot be told.
     ///
     /// # Errors
     /// When a 3.1.1 client is to be disconnected for it, or the topic is none.
@@ -418,22 +419,24 @@ impl Inbox {
         match self.client.session.release(id) {
             Some(true) => self.window.1 = self.window.1.saturating_sub(1),
             Some(false) => return Err(Bad::protocol("PUBREL before PUBREC")),
-            // Released already: its PUBCOMP was lost, and 0x92 would look like a failure to the client.
+            // Released already: its PUBCOMP was lost, and 0x92 would look like a failure to the
+            // client.
             None => {}
         }
         packet::ack(&mut self.out, self.client.version, Ack::Pubcomp, id, 0);
         Ok(())
     }
 
-    /// Acknowledgements of messages that we never sent: a PUBREC that does not refuse wants its PUBREL.
+    /// Acknowledgements of messages that we never sent: a PUBREC that does not refuse wants its
+    /// PUBREL.
     fn unasked(&mut self, kind: Ack, id: u16, code: u8) {
         if kind == Ack::Pubrec && code < reason::UNSPECIFIED {
             packet::ack(&mut self.out, self.client.version, Ack::Pubrel, id, 0);
         }
     }
 
-    /// Publishes a will. Its client is gone: a refusal goes to the ledger, and nobody waits for safety, but
-    /// a will of QoS 1 or 2 is not among those that memory pressure drops first.
+    /// Publishes a will. Its client is gone: a refusal goes to the ledger, and nobody waits for
+    /// safety, but a will of QoS 1 or 2 is not among those that memory pressure drops first.
     pub fn will(&mut self, publish: &Publish<'_>, when: When) {
         let shared = Arc::clone(&self.shared);
         let mut seen = shared.router.seen();

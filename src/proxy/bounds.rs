@@ -1,4 +1,5 @@
-//! What all connections together may have in flight: bytes that were handed to the spool and are not safe.
+//! What all connections together may have in flight: bytes that were handed to the spool and are
+//! not safe.
 //!
 //! At the bound every connection stops reading until some of it is safe.
 

@@ -1,5 +1,5 @@
-//! A connection's read buffer: small while idle, as large as the traffic asks for, never larger than what has
-//! arrived by a factor of two; a length that a packet only claims allocates nothing.
+//! A connection's read buffer: small while idle, as large as the traffic asks for, never larger
+//! than what has arrived by a factor of two; a length that a packet only claims allocates nothing.
 
 use std::io;
 

@@ -210,7 +210,8 @@ where
         }
     }
 
-    /// Processes what was read and sends what there is to send. Returns whether a message is held, and by what.
+    /// Processes what was read and sends what there is to send. Returns whether a message is held,
+    /// and by what.
     async fn step(&mut self) -> Result<Progress, End> {
         loop {
             let progress = self.process();

@@ -144,7 +144,8 @@ async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, version: Version, bad: Ba
     }
 }
 
-/// The client's id, or a new one. 3.1.1 gives a new one only to clients that leave no session behind.
+/// The client's id, or a new one. 3.1.1 gives a new one only to clients that leave no session
+/// behind.
 async fn client_id<S>(connect: &Connect, stream: &mut S) -> Result<String, Refused>
 where
     S: AsyncWrite + Unpin,

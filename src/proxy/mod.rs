@@ -1,5 +1,5 @@
-//! The MQTT front door: takes MQTT 3.1.1 and 5 on one port, hands records to the spool, and acknowledges
-//! when they are safe.
+//! The MQTT front door: takes MQTT 3.1.1 and 5 on one port, hands records to the spool, and
+//! acknowledges when they are safe.
 //!
 //! ```text
 //!  socket ─▶ buffer ─▶ packet ─▶ batch ─▶ routes ─▶ Intake (one call a read)
@@ -8,8 +8,9 @@
 //! ```
 //! # Invariants
 //! - PUBACK and PUBREC leave only for safe or refused messages, in the order in which these came.
-//! - At a bound (window, bytes of a client, bytes of all) the PUBLISH that does not fit stays in the buffer
-//!   and the socket is not read; such a connection is not timed out. QoS 0 is dropped and counted instead.
+//! - At a bound (window, bytes of a client, bytes of all) the PUBLISH that does not fit stays in
+//!   the buffer and the socket is not read; such a connection is not timed out. QoS 0 is dropped
+//!   and counted instead.
 //! - Of one client id one connection is served.
 //! - No panic is reachable from the network.
 //!

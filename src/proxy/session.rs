@@ -7,9 +7,10 @@
 //!                  └ PUBREC is withheld    └ PUBREC is sent, again for each repeat
 //! ```
 //! # Invariants
-//! - Of one client id at most one connection is served: a new one ends the old one and waits for its last
-//!   batch, so that order holds across a takeover.
-//! - At most `max_sessions` sessions without a connection are kept; the one that expires first goes first.
+//! - Of one client id at most one connection is served: a new one ends the old one and waits for
+//!   its last batch, so that order holds across a takeover.
+//! - At most `max_sessions` sessions without a connection are kept; the one that expires first goes
+//!   first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,8 +35,8 @@ pub struct Session {
 /// A QoS 2 message that was received and not released.
 #[derive(Debug)]
 enum Received {
-    /// Its record is not safe. The connection that was the last to send it; if that is not the first one, its
-    /// slot, which waits for the record.
+    /// Its record is not safe. The connection that was the last to send it; if that is not the
+    /// first one, its slot, which waits for the record.
     Pending(u64, Option<(Arc<Acks>, u64)>),
     /// Its record is safe.
     Safe,
@@ -77,7 +78,8 @@ impl Session {
         }
     }
 
-    /// After [`Receipt::Pending`]: this slot is done when the record is safe. `false`: it is safe already.
+    /// After [`Receipt::Pending`]: this slot is done when the record is safe. `false`: it is safe
+    /// already.
     pub fn wait(&self, id: u16, acks: &Arc<Acks>, token: u64) -> bool {
         match self.received.lock().get_mut(&id) {
             Some(Received::Pending(_, waiter)) => {

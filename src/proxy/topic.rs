@@ -40,8 +40,8 @@ pub fn is_filter(filter: &str) -> bool {
     true
 }
 
-/// Whether a string is free of U+0000, which MQTT forbids, and of the control characters and non-characters
-/// that section 1.5.4 lets a server refuse; mosquitto does.
+/// Whether a string is free of U+0000, which MQTT forbids, and of the control characters and
+/// non-characters that section 1.5.4 lets a server refuse; mosquitto does.
 #[must_use]
 pub fn is_text(text: &str) -> bool {
     text.chars().all(|c| {

@@ -1,13 +1,15 @@
-//! What a source makes and the spool keeps: key, value, headers and a timestamp. Plain data, no I/O.
+//! What a source makes and the spool keeps: key, value, headers and a timestamp. Plain data, no
+//! I/O.
 //!
 //! A record's key, value and headers are encoded once, at the door, in the form they have inside a
-//! Kafka record batch v2 (<https://kafka.apache.org/documentation/#record>): zigzag varint lengths, −1 for
-//! null. So a batch for Kafka and a frame for the disk are made by copying bytes.
+//! Kafka record batch v2 (<https://kafka.apache.org/documentation/#record>): zigzag varint lengths,
+//! −1 for null. So a batch for Kafka and a frame for the disk are made by copying bytes.
 //!
 //! ```text
 //! body: key length varint | key | value length varint | value | { header name | header value }*
 //! ```
-//! The number of headers stands beside the body, not in it, so that the uplink can add headers of its own.
+//! The number of headers stands beside the body, not in it, so that the uplink can add headers of
+//! its own.
 
 pub mod varint;
 

@@ -23,7 +23,8 @@ pub fn write_signed(out: &mut impl BufMut, value: i64) {
     write(out, zigzag(value));
 }
 
-/// Reads an unsigned integer and moves `rest` behind it; `None` when it is cut or longer than 10 bytes.
+/// Reads an unsigned integer and moves `rest` behind it; `None` when it is cut or longer than 10
+/// bytes.
 #[inline]
 pub fn read(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;

@@ -20,8 +20,8 @@ pub struct TopicOptions {
 
 /// Hears that records became safe.
 pub trait Settle: Send + Sync + std::fmt::Debug {
-    /// Called once for each token, soon after its record became safe; `tokens` in the order of their
-    /// streams, not of the source. Must be quick and must not call the spool.
+    /// Called once for each token, soon after its record became safe; `tokens` in the order of
+    /// their streams, not of the source. Must be quick and must not call the spool.
     fn safe(&self, tokens: &[u64]);
 }
 
@@ -62,8 +62,8 @@ pub trait Intake: Send + Sync + std::fmt::Debug {
     /// Largest record, in bytes of its body, that Kafka takes in this topic as far as is known.
     fn record_bytes_max(&self, topic: TopicId) -> usize;
 
-    /// Takes all records of `batch`, in order, and leaves it empty. Never waits: sources bound what they
-    /// have in flight.
+    /// Takes all records of `batch`, in order, and leaves it empty. Never waits: sources bound what
+    /// they have in flight.
     fn append(&self, batch: &mut Vec<Incoming>);
 
     /// Writes refused messages to the loss ledger, where a 3.1.1 client could not be told.

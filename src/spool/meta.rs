@@ -1,5 +1,5 @@
-//! What moves and what points at the records, kept in sled: runs and their identities, cursors, partition
-//! counts, what Kafka's sequences must know, and the loss ledger.
+//! What moves and what points at the records, kept in sled: runs and their identities, cursors,
+//! partition counts, what Kafka's sequences must know, and the loss ledger.
 //!
 //! ```text
 //! run/RUN                 when it began; under which identity it sends
@@ -12,8 +12,9 @@
 //! ```
 //! Numbers in keys have leading zeros, so that sled's order is theirs; values are JSON.
 //!
-//! sled's `flush` is no fsync on Linux (LIBRARIES.md 5.1), so [`Meta::apply`] syncs sled's file itself. Nothing
-//! here is what a PUBACK depends on: a folder that cannot be opened is put aside and made anew.
+//! sled's `flush` is no fsync on Linux (LIBRARIES.md 5.1), so [`Meta::apply`] syncs sled's file
+//! itself. Nothing here is what a PUBACK depends on: a folder that cannot be opened is put aside
+//! and made anew.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -220,7 +221,8 @@ impl MetaBatch {
         );
     }
 
-    /// Kafka stands before `next`: what it has of a range is no drop, what it has not is one for good.
+    /// Kafka stands before `next`: what it has of a range is no drop, what it has not is one for
+    /// good.
     pub fn drop_settled(&mut self, stream: StreamId, run: Run, range: (u64, u64), next: u64) {
         self.changes += 1;
         self.sled.remove(drop_key(stream, run, range.0).as_str());
@@ -252,7 +254,8 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Opens the state; also tells whether it had to be made anew, because there was none or it was damaged.
+    /// Opens the state; also tells whether it had to be made anew, because there was none or it was
+    /// damaged.
     ///
     /// # Errors
     /// [`MetaError`] when not even a new one can be made.
@@ -266,7 +269,8 @@ impl Meta {
                 })
             }
             Err(error) => {
-                tracing::error!(%error, path = %folder.display(), "the spool's state is damaged; it is put aside");
+                let path = folder.display();
+                tracing::error!(%error, %path, "the spool's state is damaged; it is put aside");
                 put_aside(folder).map_err(|source| MetaError::Io {
                     path: folder.into(),
                     source,

@@ -1,8 +1,9 @@
 //! Keeps records safe between the sources and their subscribers (DESIGN.md 2).
 //!
-//! A *stream* is one Kafka topic partition, or the *provisional* stream of a topic whose partition count is
-//! not known. Records of a stream are numbered 0, 1, 2 … in each *run*. A record is *safe* when Kafka has
-//! confirmed it or when the frame that holds it is synced; then, once, its [`Ticket`] is settled.
+//! A *stream* is one Kafka topic partition, or the *provisional* stream of a topic whose partition
+//! count is not known. Records of a stream are numbered 0, 1, 2 … in each *run*. A record is *safe*
+//! when Kafka has confirmed it or when the frame that holds it is synced; then, once, its
+//! [`Ticket`] is settled.
 //!
 //! * [`Intake`] is what sources see, [`Outlet`] what the uplink sees.
 //! * `log/` is the store on disk: frames in segment files. `meta` is sled: cursors, ledger, runs.

@@ -1,11 +1,12 @@
 //! The spool as the uplink sees it.
 //!
-//! The life of a stream's records here: [`Outlet::take`] hands out the next ones of a stream and marks the
-//! stream *taken*; nothing more of it is handed out until [`Outlet::appended`] or [`Outlet::put_back`].
-//! The taken records stay in the spool and are written to disk if Kafka is slow to confirm them.
+//! The life of a stream's records here: [`Outlet::take`] hands out the next ones of a stream and
+//! marks the stream *taken*; nothing more of it is handed out until [`Outlet::appended`] or
+//! [`Outlet::put_back`]. The taken records stay in the spool and are written to disk if Kafka is
+//! slow to confirm them.
 //!
-//! A stream that has records of older runs on disk is *unresolved* until the uplink has asked Kafka where
-//! they stand and has said so with [`Outlet::resolved`].
+//! A stream that has records of older runs on disk is *unresolved* until the uplink has asked Kafka
+//! where they stand and has said so with [`Outlet::resolved`].
 
 use std::sync::Arc;
 
@@ -56,9 +57,11 @@ pub struct Taken {
     pub sent_as: Run,
     /// Number of the first record.
     pub first: u64,
-    /// Number of each record, ascending, not always consecutive: what was dropped is not among them.
+    /// Number of each record, ascending, not always consecutive: what was dropped is not among
+    /// them.
     pub numbers: Vec<u64>,
-    /// Kafka's sequence of the first record (before the wrap at 2^31); those behind it count on by one.
+    /// Kafka's sequence of the first record (before the wrap at 2^31); those behind it count on by
+    /// one.
     pub sequence: u64,
     /// The records.
     pub records: Vec<Record>,
@@ -101,45 +104,51 @@ pub type Wanted<'a> = &'a mut dyn FnMut(StreamId, &TopicPartition) -> bool;
 
 /// The spool as the uplink sees it. Nothing here waits for the disk unless it says so.
 pub trait Outlet: Send + Sync + std::fmt::Debug {
-    /// Notified (`notify_one`: the pump is the only waiter) when [`Outlet::take`], [`Outlet::unresolved`] or [`Outlet::unknown_topics`] may have news.
+    /// Notified (`notify_one`: the pump is the only waiter) when [`Outlet::take`],
+    /// [`Outlet::unresolved`] or [`Outlet::unknown_topics`] may have news.
     fn changed(&self) -> &tokio::sync::Notify;
 
-    /// Hands out records of streams that are resolved and not taken: those without a backlog first, then by
-    /// priority. Records whose time to live has passed go to the ledger instead. A stream that `wanted`
-    /// declines is left as it is (its broker is busy, or it waits for another try); `wanted` is asked only of
-    /// streams that would be handed out, must be quick and must not call the spool.
+    /// Hands out records of streams that are resolved and not taken: those without a backlog first,
+    /// then by priority. Records whose time to live has passed go to the ledger instead. A stream
+    /// that `wanted` declines is left as it is (its broker is busy, or it waits for another try);
+    /// `wanted` is asked only of streams that would be handed out, must be quick and must not call
+    /// the spool.
     fn take(&self, limits: &TakeLimits, wanted: Wanted<'_>) -> Vec<Taken>;
 
-    /// Kafka has acknowledged all of `stream`'s taken records up to and including `last`; `offset` is behind
-    /// the last of them. Ends the taking when nothing taken is left behind `last`.
+    /// Kafka has acknowledged all of `stream`'s taken records up to and including `last`; `offset`
+    /// is behind the last of them. Ends the taking when nothing taken is left behind `last`.
     fn appended(&self, stream: StreamId, run: Run, last: u64, offset: Option<i64>);
 
-    /// Surely none of `stream`'s taken records was appended: they are handed out again by the next take.
+    /// Surely none of `stream`'s taken records was appended: they are handed out again by the next
+    /// take.
     fn put_back(&self, stream: StreamId);
 
-    /// Kafka rejects this one record of `stream` for good. Surely nothing of the taken batch was appended.
-    /// The record is put into quarantine and synced before anything behind it is handed out (the stream stays
-    /// taken until then and is put back); blocks on the disk.
+    /// Kafka rejects this one record of `stream` for good. Surely nothing of the taken batch was
+    /// appended. The record is put into quarantine and synced before anything behind it is handed
+    /// out (the stream stays taken until then and is put back); blocks on the disk.
     fn quarantine(&self, stream: StreamId, run: Run, number: u64, cause: &str);
 
-    /// Streams whose leftovers Kafka must be asked about, oldest run first; of each stream one run at a time.
+    /// Streams whose leftovers Kafka must be asked about, oldest run first; of each stream one run
+    /// at a time.
     fn unresolved(&self, at_most: usize) -> Vec<Leftover>;
 
-    /// Kafka stands before the record of that run whose sequence (before the wrap) is `next`, at most one behind
-    /// [`Leftover::last_sequence`]. `proven`: what is below `next` is replicated, or was read below the high
-    /// watermark; else it is kept until a later record of the stream is acknowledged.
+    /// Kafka stands before the record of that run whose sequence (before the wrap) is `next`, at
+    /// most one behind [`Leftover::last_sequence`]. `proven`: what is below `next` is replicated,
+    /// or was read below the high watermark; else it is kept until a later record of the stream is
+    /// acknowledged.
     #[expect(clippy::too_many_arguments, reason = "what Kafka said, flat")]
     fn resolved(&self, stream: StreamId, run: Run, next: u64, offset: Option<i64>, proven: bool);
 
-    /// Kafka has lost records of this stream that it had confirmed, or their fate cannot be known: goes to the
-    /// ledger or is counted as maybe twice.
+    /// Kafka has lost records of this stream that it had confirmed, or their fate cannot be known:
+    /// goes to the ledger or is counted as maybe twice.
     fn doubt(&self, stream: StreamId, run: Run, doubt: Doubt);
 
-    /// From record `from` of `run` on this stream is sent under a new run: allocates it, stores it together with
-    /// its `identity`, synced. That holds for all that stands behind `from` in the stream, of later runs too,
-    /// up to the one that is current: so on each stream epochs grow in the order of its records, and
-    /// sequences count from 0 at `from`. Records before `from` must have a known fate. Ends the taking.
-    /// An unresolved stream is thereby resolved: Kafka stands before `from`.
+    /// From record `from` of `run` on this stream is sent under a new run: allocates it, stores it
+    /// together with its `identity`, synced. That holds for all that stands behind `from` in the
+    /// stream, of later runs too, up to the one that is current: so on each stream epochs grow in
+    /// the order of its records, and sequences count from 0 at `from`. Records before `from` must
+    /// have a known fate. Ends the taking. An unresolved stream is thereby resolved: Kafka stands
+    /// before `from`.
     ///
     /// # Errors
     /// The disk's error; nothing has changed then.
@@ -151,23 +160,26 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
         identity: Identity,
     ) -> std::io::Result<Run>;
 
-    /// The runs that still matter (the current one is among them) and the newest run of each producer id, in
-    /// order; `None`: nothing was ever sent under it.
+    /// The runs that still matter (the current one is among them) and the newest run of each
+    /// producer id, in order; `None`: nothing was ever sent under it.
     fn identities(&self) -> Vec<(Run, Option<Identity>)>;
 
     /// The run that numbers new records.
     fn current_run(&self) -> Run;
 
-    /// Stores a run's identity, synced, before its first record is sent. One that was never used may be replaced.
+    /// Stores a run's identity, synced, before its first record is sent. One that was never used
+    /// may be replaced.
     ///
     /// # Errors
     /// The disk's error; the identity must not be used then.
     fn identify(&self, run: Run, identity: Identity) -> std::io::Result<()>;
 
-    /// Topics whose partition count is wanted: those of which this start of the gateway has had no facts.
+    /// Topics whose partition count is wanted: those of which this start of the gateway has had no
+    /// facts.
     fn unknown_topics(&self) -> Vec<(TopicId, Arc<str>)>;
 
-    /// What Kafka says of a topic. More partitions than before: newer records wait until the older are sent.
+    /// What Kafka says of a topic. More partitions than before: newer records wait until the older
+    /// are sent.
     fn topic_facts(&self, topic: TopicId, facts: TopicFacts);
 
     /// Whether Kafka answers at all: while it does not, records are written to disk at once.

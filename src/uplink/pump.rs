@@ -219,7 +219,8 @@ impl<E: Engine> Pump<E> {
         match result {
             Ok(()) => {
                 if !self.started {
-                    tracing::info!(guarantee = ?self.engine.guarantee(), "uplink has reached Kafka");
+                    let guarantee = self.engine.guarantee();
+                    tracing::info!(?guarantee, "uplink has reached Kafka");
                 }
                 self.started = true;
                 self.start_failures = 0;

@@ -284,7 +284,8 @@ impl<E: Engine> Pump<E> {
         tracing::error!(
             topic = %batch.taken.to.topic,
             partition = batch.taken.to.partition,
-            "another gateway writes under our producer id: a copy of this one's data is in use; taking a new id"
+            "another gateway writes under our producer id: a copy of this one's data is in use; \
+             taking a new id"
         );
         let twice = batch.doubtful.then(|| {
             Doubt::MaybeTwice(u64::try_from(batch.taken.records.len()).unwrap_or(u64::MAX))

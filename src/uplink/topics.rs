@@ -189,7 +189,11 @@ impl Topics {
         let said = missing.reported.is_some_and(|at| now - at < REPORT_EVERY);
         if cause.text != "just created" && !said {
             missing.reported = Some(now);
-            tracing::warn!(topic = %name, %cause, "topic is not there; its records wait in the spool");
+            tracing::warn!(
+                topic = %name,
+                %cause,
+                "topic is not there; its records wait in the spool"
+            );
         }
     }
 
@@ -234,7 +238,8 @@ fn weaknesses(limits: &TopicLimits) -> Vec<String> {
         .is_some_and(|replicas| replicas < 2)
     {
         found.push(
-            "min.insync.replicas is 1: a record may be confirmed by one broker alone and lost with it"
+            "min.insync.replicas is 1: a record may be confirmed by one broker alone and lost \
+             with it"
                 .to_owned(),
         );
     }

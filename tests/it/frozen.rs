@@ -2,8 +2,8 @@
 //! socket, the gateway is killed and started anew, the same devices send batches of the same size,
 //! Kafka thaws and takes the late request first.
 //!
-//! With the same producer epoch, sequence and count the broker would answer "duplicate, success" for
-//! the new batch, and an acknowledged record would be nowhere.
+//! With the same producer epoch, sequence and count the broker would answer "duplicate, success"
+//! for the new batch, and an acknowledged record would be nowhere.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The Kafka client against a real Kafka: what it writes is read by Kafka's own consumer and by librdkafka,
-//! what brokers say arrives, and brokers that die or hang are noticed in time.
+//! The Kafka client against a real Kafka: what it writes is read by Kafka's own consumer and by
+//! librdkafka, what brokers say arrives, and brokers that die or hang are noticed in time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

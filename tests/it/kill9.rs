@@ -1,5 +1,5 @@
-//! `kill -9` of the gateway in the middle of load: twenty times each with Kafka up, with Kafka down,
-//! and while a backlog drains.
+//! `kill -9` of the gateway in the middle of load: twenty times each with Kafka up, with Kafka
+//! down, and while a backlog drains.
 
 use std::time::Duration;
 

@@ -183,7 +183,8 @@ async fn paho_publishes_in_order_with_properties() {
     let records = gate.kept.records.lock();
     assert_eq!(records.len(), 600);
     for (run, records) in records.chunks(300).enumerate() {
-        // paho queues QoS 1 and 2 beyond its window of 20, and lets QoS 0 pass them: order is per QoS.
+        // paho queues QoS 1 and 2 beyond its window of 20, and lets QoS 0 pass them: order is per
+        // QoS.
         let mut next = [0, 1, 2];
         for (_, record) in records {
             let value = String::from_utf8_lossy(record.value().unwrap().unwrap()).into_owned();

@@ -1,5 +1,6 @@
-//! Recorded MQTT packet sequences, played by the tool that lies beside them. They are not part of this
-//! repository: `../shared/mqtt-sequences` or `TIDEGATE_MQTT_SEQUENCES` has them, `../tools` from there the tool.
+//! Recorded MQTT packet sequences, played by the tool that lies beside them. They are not part of
+//! this repository: `../shared/mqtt-sequences` or `TIDEGATE_MQTT_SEQUENCES` has them, `../tools`
+//! from there the tool.
 
 use std::path::PathBuf;
 use std::process::Command;

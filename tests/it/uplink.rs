@@ -120,7 +120,8 @@ fn check(kafka: &Kafka, spool: &MemorySpool, topic: &str) {
         disorder += usize::from(found != wanted);
     }
     eprintln!(
-        "{topic}: {records} records: missing {missing}, twice {twice}, partitions out of order {disorder}"
+        "{topic}: {records} records: missing {missing}, twice {twice}, partitions out of order \
+         {disorder}"
     );
     assert_eq!((missing, twice, disorder), (0, 0, 0));
 }

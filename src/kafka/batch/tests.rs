@@ -84,10 +84,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn records_come_back(
-        records in proptest::collection::vec(plain(), 1..60), codec in 0usize..5, more in any::<bool>(),
+        records in proptest::collection::vec(plain(), 1..60),
+        codec in 0usize..5,
+        more in any::<bool>(),
     ) {
         let compression = [
-            Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd,
+            Compression::None,
+            Compression::Gzip,
+            Compression::Snappy,
+            Compression::Lz4,
+            Compression::Zstd,
         ][codec];
         let mut encoder = Encoder::new(compression, None);
         let made: Vec<Record> = records.iter().map(record).collect();

@@ -1,4 +1,5 @@
-//! Against brokers that answer two questions, which versions and which metadata, and count the latter.
+//! Against brokers that answer two questions, which versions and which metadata, and count the
+//! latter.
 
 use super::*;
 use crate::kafka::client::{Client, ClientConfig, NodeId, ProduceBatch, Road};

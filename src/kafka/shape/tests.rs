@@ -1,5 +1,5 @@
-//! The tables against `kafka-protocol`'s own schemas: what it encodes fits to the last byte, in every version
-//! that this client speaks, and no count that lies does.
+//! The tables against `kafka-protocol`'s own schemas: what it encodes fits to the last byte, in
+//! every version that this client speaks, and no count that lies does.
 
 use crate::kafka::versions::{self, Api};
 use bytes::BytesMut;

@@ -1,5 +1,5 @@
-//! Every packet but PUBLISH, read by the library; with the checks of the specification that it leaves out:
-//! reserved bits, U+0000 in strings, bytes behind the end, filters, packet id 0.
+//! Every packet but PUBLISH, read by the library; with the checks of the specification that it
+//! leaves out: reserved bits, U+0000 in strings, bytes behind the end, filters, packet id 0.
 
 use mqtt_protocol_core::mqtt::packet::{Property, Qos, v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::result_code::MqttError;
@@ -174,7 +174,8 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Bad> {
     })
 }
 
-/// MQTT 5 allows a password without a user name, the library does not: the password is cut off for it.
+/// MQTT 5 allows a password without a user name, the library does not: the password is cut off for
+/// it.
 fn without_lone_password(body: &[u8], flags: u8) -> Option<Vec<u8>> {
     if flags & 0xc0 != 0x40 {
         return None;

@@ -96,8 +96,9 @@ pub fn connack(
     Ok(())
 }
 
-/// Appends a CONNACK that refuses. 3.1.1 has five codes of its own; what they cannot say is only a closed
-/// connection, as section 3.2.2.3 demands. A version that is neither is told in version 5's words.
+/// Appends a CONNACK that refuses. 3.1.1 has five codes of its own; what they cannot say is only a
+/// closed connection, as section 3.2.2.3 demands. A version that is neither is told in version 5's
+/// words.
 pub fn connack_refused(out: &mut Vec<u8>, version: Version, reason: u8) {
     if version == Version::V5 {
         out.extend_from_slice(&[0x20, 3, 0, reason, 0]);

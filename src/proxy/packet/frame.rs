@@ -13,8 +13,8 @@ pub struct Frame<'a> {
     pub length: usize,
 }
 
-/// The packet at the beginning of `data`; `None` while it is not all there. Type, flags and length are
-/// judged as soon as they have arrived.
+/// The packet at the beginning of `data`; `None` while it is not all there. Type, flags and length
+/// are judged as soon as they have arrived.
 ///
 /// # Errors
 /// [`Bad`] when no client may send this, or the packet is larger than `max` bytes.

@@ -8,7 +8,8 @@ use super::control::bad;
 use super::{Bad, Frame, Version};
 use crate::proxy::topic;
 
-/// A message as it stands in the buffer. Topic and properties are as sent: an empty topic means an alias.
+/// A message as it stands in the buffer. Topic and properties are as sent: an empty topic means an
+/// alias.
 #[derive(Debug)]
 pub struct Publish<'a> {
     /// The packet's first byte: DUP 8, QoS 6, RETAIN 1.

@@ -21,7 +21,8 @@ fn a_frame_is_judged_as_soon_as_it_can_be() {
     assert!(frame(&[], 10).unwrap().is_none());
     assert!(frame(&[0x30], 10).unwrap().is_none());
     assert!(frame(&[0x30, 0x80], 10).unwrap().is_none());
-    // Types that only a server sends, reserved flags, lengths that lie: before any of the body is there.
+    // Types that only a server sends, reserved flags, lengths that lie: before any of the body is
+    // there.
     for first in [0x00, 0x20, 0x90, 0xb0, 0xd0] {
         assert_eq!(
             frame(&[first], 10).unwrap_err().reason,

@@ -1,9 +1,10 @@
 //! MQTT topics seen before, and where they go.
 //!
 //! # Bounds
-//! [`ENTRIES_MAX`] topics of [`TOPIC_CACHED_MAX`] bytes at most; when full it is emptied, for a gateway that
-//! sees more topics than that has no steady set of them. Kafka topics are never forgotten by the spool, so
-//! captured names may make at most [`KAFKA_TOPICS_MAX`] of them; messages for more are refused.
+//! [`ENTRIES_MAX`] topics of [`TOPIC_CACHED_MAX`] bytes at most; when full it is emptied, for a
+//! gateway that sees more topics than that has no steady set of them. Kafka topics are never
+//! forgotten by the spool, so captured names may make at most [`KAFKA_TOPICS_MAX`] of them;
+//! messages for more are refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -95,8 +96,8 @@ impl Router {
         self.seen.read()
     }
 
-    /// Routes a valid topic that is not among those seen, and remembers it. The caller must not hold what
-    /// [`Router::seen`] gave.
+    /// Routes a valid topic that is not among those seen, and remembers it. The caller must not
+    /// hold what [`Router::seen`] gave.
     #[must_use]
     pub fn learn(&self, topic: &str) -> Arc<Target> {
         let target = Arc::new(self.resolve(topic));

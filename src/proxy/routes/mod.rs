@@ -1,7 +1,8 @@
 //! From MQTT topics to Kafka topics, keys and headers: `[[proxy.route]]`, first match wins.
 //!
-//! [`Routes`] is the compiled configuration, also for `tidegate check`. [`Router`] adds what a running proxy
-//! needs: the ids of the topics, and a memory of MQTT topics seen before, so that they cost one look-up.
+//! [`Routes`] is the compiled configuration, also for `tidegate check`. [`Router`] adds what a
+//! running proxy needs: the ids of the topics, and a memory of MQTT topics seen before, so that
+//! they cost one look-up.
 
 mod cache;
 mod pattern;
@@ -122,7 +123,8 @@ impl Routes {
         }
     }
 
-    /// Where a message with this MQTT topic goes; `None` when no route takes it and there is no default.
+    /// Where a message with this MQTT topic goes; `None` when no route takes it and there is no
+    /// default.
     #[must_use]
     pub fn destination(&self, topic: &str) -> Option<Destination> {
         if topic.starts_with("$share/") {
@@ -158,8 +160,8 @@ impl Routes {
         routed.chain(self.default_topic.as_deref())
     }
 
-    /// For `tidegate check`: names that had to be changed, and different names that become the same topic or
-    /// that Kafka does not let stand side by side (`.` and `_` are one to its metrics).
+    /// For `tidegate check`: names that had to be changed, and different names that become the same
+    /// topic or that Kafka does not let stand side by side (`.` and `_` are one to its metrics).
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -179,7 +181,8 @@ impl Routes {
                     warnings.push(format!("`{other}` and `{name}` are both topic `{legal}`"));
                 } else if sanitise::metric_name(other_legal) == sanitise::metric_name(&legal) {
                     warnings.push(format!(
-                        "`{other_legal}` and `{legal}` differ only in . and _: Kafka takes one of them"
+                        "`{other_legal}` and `{legal}` differ only in . and _: Kafka takes one of \
+                         them"
                     ));
                 }
             }

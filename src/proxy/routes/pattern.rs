@@ -1,8 +1,9 @@
 //! MQTT filters with named captures: `plant/+line/#rest`.
 //!
-//! `+name` takes one level, `#name` the rest; plain `+` and `#` match and keep nothing. As in MQTT, `#` also
-//! matches the level above it (the rest is then empty), and a filter that begins with a wildcard does not
-//! match topics that begin with `$`. Matching walks the topic's levels once: there is no backtracking.
+//! `+name` takes one level, `#name` the rest; plain `+` and `#` match and keep nothing. As in MQTT,
+//! `#` also matches the level above it (the rest is then empty), and a filter that begins with a
+//! wildcard does not match topics that begin with `$`. Matching walks the topic's levels once:
+//! there is no backtracking.
 
 /// A compiled filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +70,8 @@ impl Pattern {
         Ok(Self { levels, names })
     }
 
-    /// What the captures took, in the order of [`Pattern::names`]; `None` when the topic does not match.
+    /// What the captures took, in the order of [`Pattern::names`]; `None` when the topic does not
+    /// match.
     #[must_use]
     pub fn captures<'t>(&self, topic: &'t str) -> Option<Vec<&'t str>> {
         if topic.starts_with('$') && !matches!(self.levels.first(), Some(Level::Literal(_))) {
@@ -104,7 +106,8 @@ fn wrong(what: &str, right: &str) -> (String, String) {
     (what.to_owned(), right.to_owned())
 }
 
-/// Names are letters, digits and `_`, not a digit first, each once; `topic` is the whole MQTT topic.
+/// Names are letters, digits and `_`, not a digit first, each once; `topic` is the whole MQTT
+/// topic.
 fn check_name(name: &str, before: &[String]) -> Result<(), (String, String)> {
     let legal = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && !name.starts_with(|c: char| c.is_ascii_digit());

@@ -1,8 +1,8 @@
 //! A message as a record: key, payload, and the headers that carry MQTT's own fields.
 //!
-//! Names and values that cannot change are encoded once: per proxy (QoS, retained and duplicate have 16 forms
-//! together) and per connection (client id). A record's size is computed first, so that its body is
-//! allocated once and exactly.
+//! Names and values that cannot change are encoded once: per proxy (QoS, retained and duplicate
+//! have 16 forms together) and per connection (client id). A record's size is computed first, so
+//! that its body is allocated once and exactly.
 
 use bytes::BytesMut;
 

@@ -1,9 +1,10 @@
 //! Legal Kafka topic names from any text.
 //!
-//! The rule: a name has letters, digits, `.`, `_` and `-` of ASCII, 1 to 249 of them, and is not `.` or `..`
-//! (`org.apache.kafka.common.internals.Topic`). Every other character becomes `_`. A name that is then too
-//! long keeps its first 232 bytes, followed by `-` and 16 hex digits: FNV-1a of the name before it was
-//! changed, so that long names stay apart. `.`, `..` and the empty name become `_`, `__` and `_`.
+//! The rule: a name has letters, digits, `.`, `_` and `-` of ASCII, 1 to 249 of them, and is not
+//! `.` or `..` (`org.apache.kafka.common.internals.Topic`). Every other character becomes `_`. A
+//! name that is then too long keeps its first 232 bytes, followed by `-` and 16 hex digits: FNV-1a
+//! of the name before it was changed, so that long names stay apart. `.`, `..` and the empty name
+//! become `_`, `__` and `_`.
 
 /// Longest name Kafka takes.
 pub const NAME_BYTES_MAX: usize = 249;
@@ -33,8 +34,8 @@ fn is_legal(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
-/// The name as Kafka's metrics see it, where `.` and `_` are the same: two topics that differ in nothing else
-/// collide there, and Kafka refuses to create the second.
+/// The name as Kafka's metrics see it, where `.` and `_` are the same: two topics that differ in
+/// nothing else collide there, and Kafka refuses to create the second.
 #[must_use]
 pub fn metric_name(topic: &str) -> String {
     topic.replace('.', "_")

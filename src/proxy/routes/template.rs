@@ -1,8 +1,8 @@
-//! Texts with `{name}` for what a filter captured and `{topic}` for the whole MQTT topic; `{{` and `}}` are
-//! braces.
+//! Texts with `{name}` for what a filter captured and `{topic}` for the whole MQTT topic; `{{` and
+//! `}}` are braces.
 //!
-//! `{client_id}` is not among them: a topic seen before must be routed without a look at who sent it. The
-//! client id is a header.
+//! `{client_id}` is not among them: a topic seen before must be routed without a look at who sent
+//! it. The client id is a header.
 
 /// A compiled template.
 #[derive(Clone, Debug, PartialEq, Eq)]

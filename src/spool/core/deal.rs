@@ -1,9 +1,11 @@
-//! Provisional streams: records of a topic whose partition count is not known, or is about to change.
+//! Provisional streams: records of a topic whose partition count is not known, or is about to
+//! change.
 //!
-//! They are dealt to partitions once the count is known and everything that was numbered by an older count has
-//! drained. Dealing numbers them anew in their partitions' streams. What lies on disk is written once more: the
-//! frame that holds the dealt records also moves the provisional stream's cursor, so after a power cut a record
-//! is in one place or in the other, never in both and never in neither.
+//! They are dealt to partitions once the count is known and everything that was numbered by an
+//! older count has drained. Dealing numbers them anew in their partitions' streams. What lies on
+//! disk is written once more: the frame that holds the dealt records also moves the provisional
+//! stream's cursor, so after a power cut a record is in one place or in the other, never in both
+//! and never in neither.
 
 use super::super::log::{self, FrameDraft, SectionDraft};
 use super::super::{Run, StreamId, TopicId};
@@ -18,7 +20,8 @@ use crate::record::Record;
 const DEAL_MAX: usize = 1_000;
 
 impl Shared {
-    /// Deals what can be dealt; a topic that must still wait is looked at again when it has drained further.
+    /// Deals what can be dealt; a topic that must still wait is looked at again when it has drained
+    /// further.
     pub(super) fn deal_topics(&self) {
         let topics = std::mem::take(&mut self.state.lock().to_deal);
         for topic in topics {
@@ -27,7 +30,8 @@ impl Shared {
         }
     }
 
-    /// Deals provisional records that are, or may be, on disk, one frame; gives true when there was one.
+    /// Deals provisional records that are, or may be, on disk, one frame; gives true when there was
+    /// one.
     fn deal_from_disk(&self, topic: TopicId) -> bool {
         let Some((provisional, drafts)) = self.draft_deal(topic) else {
             return false;
@@ -97,7 +101,8 @@ impl Shared {
             bytes += record.size();
             let run = state.run;
             let stream = state.stream(to)?;
-            // Numbered and durable at once, so that the loader, not memory, brings them to the uplink.
+            // Numbered and durable at once, so that the loader, not memory, brings them to the
+            // uplink.
             let number = stream.next;
             stream.next += 1;
             match sections.iter_mut().find(|s| s.stream == to) {
@@ -125,8 +130,8 @@ impl Shared {
         Some((provisional, vec![Draft { lane, frame, bytes }]))
     }
 
-    /// Deals the provisional records that were never written, with those who wait for them; then the topic is
-    /// dealt at the door.
+    /// Deals the provisional records that were never written, with those who wait for them; then
+    /// the topic is dealt at the door.
     fn deal_from_memory(&self, id: TopicId) {
         let mut due = Due::default();
         let mut state = self.state.lock();
@@ -154,7 +159,8 @@ impl Shared {
                 .front()
                 .is_some_and(|entry| entry.number < stream.attempted)
             {
-                // A frame failed to be written, and may be found whole later: they must take the way over the disk.
+                // A frame failed to be written, and may be found whole later: they must take the
+                // way over the disk.
                 state.deal_later(id);
                 return;
             }
@@ -224,7 +230,8 @@ fn ready_to_deal(state: &mut State, id: TopicId) -> Option<StreamId> {
     state.topic(id)?.provisional
 }
 
-/// Whether all that was numbered by an older partition count is in Kafka. What was dealt since counts as new.
+/// Whether all that was numbered by an older partition count is in Kafka. What was dealt since
+/// counts as new.
 pub(super) fn older_are_drained(state: &State, id: TopicId) -> bool {
     let Some(topic) = state.topics.get(id.0 as usize) else {
         return false;

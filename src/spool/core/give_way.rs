@@ -1,5 +1,5 @@
-//! What gives way: records past their time, and records that make room when the disk is full. And what is
-//! written down about it: the ledger, and the drops that Kafka's sequences must know of.
+//! What gives way: records past their time, and records that make room when the disk is full. And
+//! what is written down about it: the ledger, and the drops that Kafka's sequences must know of.
 
 use std::io;
 
@@ -34,8 +34,9 @@ impl Shared {
         }
     }
 
-    /// Takes numbers `range` (first, behind the last) out of a stream for good: ledger and sequences first,
-    /// synced, then memory. None of them may be with Kafka. Gives false when that could not be stored.
+    /// Takes numbers `range` (first, behind the last) out of a stream for good: ledger and
+    /// sequences first, synced, then memory. None of them may be with Kafka. Gives false when that
+    /// could not be stored.
     pub(super) fn drop_range(
         &self,
         id: StreamId,
@@ -171,8 +172,8 @@ impl Shared {
         false
     }
 
-    /// What is missing of an unresolved run, now that Kafka was asked: what it has is not lost, what it has not
-    /// leaves the sequence.
+    /// What is missing of an unresolved run, now that Kafka was asked: what it has is not lost,
+    /// what it has not leaves the sequence.
     pub(super) fn settle_holes(&self, id: StreamId, run: Run, next: u64) -> io::Result<()> {
         let holes = {
             let mut state = self.state.lock();
@@ -356,7 +357,7 @@ fn cut_spans(state: &mut State, id: StreamId, run: Run, range: (u64, u64)) {
             last: range.0 - 1,
             ..span
         });
-        let after = (span.last >= range.1).then(|| Span {
+        let after = (span.last >= range.1).then_some(Span {
             first: range.1,
             ..span
         });

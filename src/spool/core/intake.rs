@@ -10,7 +10,8 @@ use crate::kafka::partitioner;
 use crate::metrics::Counter;
 use crate::record::Record;
 
-/// Until Kafka has told: its default `max.message.bytes`, less the batch's own header and room for ours.
+/// Until Kafka has told: its default `max.message.bytes`, less the batch's own header and room for
+/// ours.
 pub(super) const RECORD_BYTES_MAX: usize = 1_048_588 - 1024;
 /// Bytes after which a record without a key goes to the next partition: Java's `batch.size`.
 const STICKY_BYTES: usize = 16 * 1024;
@@ -110,7 +111,8 @@ fn push(state: &mut State, incoming: Incoming, now_ms: u64, short: bool) -> bool
     true
 }
 
-/// The stream of a record: its partition as Java would choose it, or its topic's provisional stream.
+/// The stream of a record: its partition as Java would choose it, or its topic's provisional
+/// stream.
 pub(super) fn stream_for(state: &mut State, id: TopicId, record: &Record) -> Option<StreamId> {
     let topic = state.topics.get(id.0 as usize)?;
     if topic.is_provisional() {

@@ -1,9 +1,9 @@
-//! The thread that reads the backlog back: lane by lane from the highest, frame by frame in order, for as
-//! long as what was read and not sent stays below a bound.
+//! The thread that reads the backlog back: lane by lane from the highest, frame by frame in order,
+//! for as long as what was read and not sent stays below a bound.
 //!
-//! A frame holds records of many streams. Those that are not wanted (confirmed, still in memory, of a stream
-//! that cannot be sent) are passed over; when such a stream wants them later, its lane is read again from the
-//! segment where they lie ([`State::seek`]).
+//! A frame holds records of many streams. Those that are not wanted (confirmed, still in memory, of
+//! a stream that cannot be sent) are passed over; when such a stream wants them later, its lane is
+//! read again from the segment where they lie ([`State::seek`]).
 
 use super::super::log::{FramePos, ReadError, ReadFrame, Section, SectionRecords, SegmentId};
 use super::super::meta::Reason;
@@ -177,7 +177,8 @@ impl Shared {
         }
     }
 
-    /// The segment has no more frames: on to the next, if it is sealed; else there is nothing until a commit.
+    /// The segment has no more frames: on to the next, if it is sealed; else there is nothing until
+    /// a commit.
     fn end_of_segment(&self, lane: usize, from: Reading) -> Step {
         let mut state = self.state.lock();
         if state
@@ -198,8 +199,8 @@ impl Shared {
         Step::Went
     }
 
-    /// The end of a lane. Streams that still miss records there are looked for again; what several whole passes
-    /// have not found is gone.
+    /// The end of a lane. Streams that still miss records there are looked for again; what several
+    /// whole passes have not found is gone.
     fn mark_done(&self, lane: usize, reading: Reading) {
         let mut missing = Vec::new();
         {
@@ -252,7 +253,8 @@ impl Shared {
             })
         };
         if let Some(range) = live {
-            tracing::error!(stream = stream.0, %run, first = range.0, end = range.1, "records on disk are damaged");
+            let (first, end) = range;
+            tracing::error!(stream = stream.0, %run, first, end, "records on disk are damaged");
             self.drop_range(stream, run, range, Reason::Damaged);
             let mut state = self.state.lock();
             state.offer(stream);
@@ -262,7 +264,8 @@ impl Shared {
     }
 }
 
-/// The place in a lane where reading goes on: in the segment where it stood, or in the next that is needed.
+/// The place in a lane where reading goes on: in the segment where it stood, or in the next that is
+/// needed.
 fn reading_in(state: &mut State, lane: usize) -> Option<Reading> {
     let now = *state.reading.get(lane)?;
     let needed = state
@@ -297,8 +300,8 @@ fn unfound(state: &State, lane: usize) -> Vec<(StreamId, Place, SegmentId)> {
     state.streams.iter().filter_map(missing).collect()
 }
 
-/// Whether a stream's records should be in memory. What cannot be sent or dealt yet waits for others, and must not
-/// take the memory that they need.
+/// Whether a stream's records should be in memory. What cannot be sent or dealt yet waits for
+/// others, and must not take the memory that they need.
 fn may_load(state: &State, stream: &Stream) -> bool {
     !stream.stalled
         && stream.unresolved.is_empty()
@@ -319,7 +322,8 @@ fn wants(state: &State, section: &Section) -> bool {
     place.0 == section.run && section.first <= place.1 && place.1 < section.end()
 }
 
-/// Puts a section's wanted records behind what its stream has read back; gives true when there were some.
+/// Puts a section's wanted records behind what its stream has read back; gives true when there were
+/// some.
 fn load(state: &mut State, section: SectionRecords) -> bool {
     let (info, records) = (section.section, section.records);
     if !wants(state, &info) {

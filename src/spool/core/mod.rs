@@ -2,14 +2,17 @@
 //!
 //! * `stream`, `state`: what the lock guards; pure.
 //! * `intake`, `outlet`: the two faces, called from connections and from the uplink.
-//! * `writer`: group commits, cursors, the ledger. `give_way`: expiry and `on_full`. `deal`: provisional streams.
+//! * `writer`: group commits, cursors, the ledger. `give_way`: expiry and `on_full`. `deal`:
+//!   provisional streams.
 //! * `loader`: reads the backlog back, frame by frame, within a bound.
 //! * `recover`: from what lies on disk to a running spool.
 //!
 //! # Invariants
 //! - The lock is never held across I/O, and no ticket is settled under it.
-//! - A ticket is settled after Kafka confirmed the record or after its frame was synced, never before.
-//! - What changes Kafka's sequences (drops, bases) is synced before anything behind it is handed out.
+//! - A ticket is settled after Kafka confirmed the record or after its frame was synced, never
+//!   before.
+//! - What changes Kafka's sequences (drops, bases) is synced before anything behind it is handed
+//!   out.
 
 mod deal;
 mod give_way;
@@ -124,7 +127,8 @@ impl Spool {
         Ok(())
     }
 
-    /// From now on records are written at once, without waiting for Kafka: the gateway is about to stop.
+    /// From now on records are written at once, without waiting for Kafka: the gateway is about to
+    /// stop.
     pub fn hurry(&self) {
         let mut state = self.shared.state.lock();
         state.hurry = true;

@@ -124,7 +124,8 @@ impl Outlet for Spool {
             return;
         };
         if let Err(error) = self.shared.settle_holes(id, run, next) {
-            // Without the ledger the sequences behind the hole are not known: the question is asked again.
+            // Without the ledger the sequences behind the hole are not known: the question is asked
+            // again.
             tracing::error!(%error, "cannot store what is missing of a stream");
             return;
         }

@@ -1,8 +1,8 @@
 //! From what lies on disk to a running spool.
 //!
-//! Segments and sled say the same of most things; where they differ the further cursor, the greater run and
-//! the union of drops hold. A run whose identity was never stored has sent nothing, so its records need no
-//! question; without sled that cannot be known, and Kafka is asked.
+//! Segments and sled say the same of most things; where they differ the further cursor, the greater
+//! run and the union of drops hold. A run whose identity was never stored has sent nothing, so its
+//! records need no question; without sled that cannot be known, and Kafka is asked.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -292,7 +292,8 @@ fn add_segments(state: &mut State, recovered: &Recovered) {
     }
 }
 
-/// What follows from a stream's spans: which runs it has, and which of them Kafka must be asked about.
+/// What follows from a stream's spans: which runs it has, and which of them Kafka must be asked
+/// about.
 fn finish(stream: &mut Stream, current: Run, was_sent: impl Fn(Run) -> bool) {
     let mut runs: Vec<Run> = stream.spans.iter().map(|span| span.run).collect();
     runs.sort_unstable();

@@ -1,4 +1,5 @@
-//! Keeps room on disk: what a stream that cannot be sent may hold, and segments of which little is left.
+//! Keeps room on disk: what a stream that cannot be sent may hold, and segments of which little is
+//! left.
 
 use super::super::log::{ReadError, SegmentId};
 use super::super::meta::Reason;
@@ -19,7 +20,7 @@ impl Shared {
     pub(super) fn limit_stalled(&self) {
         let share = self.config.max_bytes / 100 * u64::from(self.config.stalled_max_percent);
         let refuse = self.config.on_stalled_full == OnFull::Refuse;
-        let over: Vec<(StreamId, Option<(Run, (u64, u64))>)> = {
+        let over = {
             let mut state = self.state.lock();
             let mut over = Vec::new();
             for stream in &mut state.streams {
@@ -47,8 +48,8 @@ impl Shared {
         }
     }
 
-    /// When the disk fills, writes what is left of the emptiest sealed segment once more and gives it back: a
-    /// topic that cannot be sent must not hold the segments that it shares with others.
+    /// When the disk fills, writes what is left of the emptiest sealed segment once more and gives
+    /// it back: a topic that cannot be sent must not hold the segments that it shares with others.
     pub(super) fn copy_forward(&self) {
         let used = self.log.lock().used_bytes();
         if used < self.config.max_bytes / 100 * COPY_FROM_PERCENT {

@@ -1,7 +1,7 @@
 //! All streams, topics and segments of one spool: what the one lock guards.
 //!
-//! Nothing here blocks or does I/O. Whoever holds the lock changes state and leaves; threads that write and
-//! read the disk copy what they need, let go, and come back with the outcome.
+//! Nothing here blocks or does I/O. Whoever holds the lock changes state and leaves; threads that
+//! write and read the disk copy what they need, let go, and come back with the outcome.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -215,7 +215,8 @@ impl State {
         id
     }
 
-    /// What a route says of a topic: the first word holds. Streams from before this start take it over.
+    /// What a route says of a topic: the first word holds. Streams from before this start take it
+    /// over.
     pub fn name_options(&mut self, id: TopicId, options: &TopicOptions) {
         let Some(topic) = self.topics.get_mut(id.0 as usize).filter(|t| !t.named) else {
             return;
@@ -426,7 +427,8 @@ impl State {
         popped
     }
 
-    /// Moves a stream's cursor and gives back what it held; gives the number of records that left memory.
+    /// Moves a stream's cursor and gives back what it held; gives the number of records that left
+    /// memory.
     pub fn confirm(&mut self, id: StreamId, to: (Run, u64), due: &mut Due) -> u64 {
         let popped = self.pop_before(id, to, due);
         let Some(stream) = self.stream(id) else {

@@ -6,7 +6,8 @@
 //!             └ taken: being sent┘  load_next ┘  └ durable: on disk as well ─┘
 //! ```
 //! # Invariants
-//! - `hot` holds an unbroken end of the current run, less what was dropped; what is not durable is in it.
+//! - `hot` holds an unbroken end of the current run, less what was dropped; what is not durable is
+//!   in it.
 //! - Records are handed out in order: `cold`, then, when nothing is left on disk only, `hot`.
 //! - While records are taken they stay at the front of `cold` or `hot`.
 
@@ -46,9 +47,11 @@ pub(super) struct Numbering {
     pub run: Run,
     /// Run whose identity sends them.
     pub sent_as: Run,
-    /// The number that has sequence 0. Below zero when records of an older run go first under the same identity.
+    /// The number that has sequence 0. Below zero when records of an older run go first under the
+    /// same identity.
     pub zero: i64,
-    /// Dropped ranges at or behind `zero`, ascending, not touching: first number, number behind the last.
+    /// Dropped ranges at or behind `zero`, ascending, not touching: first number, number behind the
+    /// last.
     pub drops: Vec<(u64, u64)>,
 }
 
@@ -62,7 +65,8 @@ impl Numbering {
         }
     }
 
-    /// Kafka's sequence of `number`, before the wrap: its distance from `zero`, less what was dropped.
+    /// Kafka's sequence of `number`, before the wrap: its distance from `zero`, less what was
+    /// dropped.
     pub fn sequence(&self, number: u64) -> u64 {
         let dropped: u64 = self
             .drops
@@ -156,8 +160,8 @@ pub(super) struct Stream {
     pub numberings: Vec<Numbering>,
     /// Oldest run whose standing in Kafka must be asked before anything is sent.
     pub unresolved: Vec<Run>,
-    /// What is missing of unresolved runs: first number, number behind the last. Whether Kafka has them is
-    /// not known yet.
+    /// What is missing of unresolved runs: first number, number behind the last. Whether Kafka has
+    /// them is not known yet.
     pub holes: Vec<(Run, u64, u64)>,
     /// Set while the uplink cannot send it though it can send others.
     pub stalled: bool,
@@ -265,8 +269,8 @@ impl Stream {
         copy
     }
 
-    /// From `from` of `run` on, `sent_as` sends this stream: later runs too, so that epochs grow along it. Gives
-    /// the bases to store: run and the number that has sequence 0.
+    /// From `from` of `run` on, `sent_as` sends this stream: later runs too, so that epochs grow
+    /// along it. Gives the bases to store: run and the number that has sequence 0.
     pub fn rebase(&mut self, run: Run, from: u64, sent_as: Run) -> Vec<(Run, i64)> {
         self.numbering(run);
         let mut before = 0u64;
@@ -289,8 +293,8 @@ impl Stream {
         bases
     }
 
-    /// Takes numbers out of the count of their run, and so of later runs that go on counting behind it. Gives
-    /// the bases that moved.
+    /// Takes numbers out of the count of their run, and so of later runs that go on counting behind
+    /// it. Gives the bases that moved.
     pub fn drop_numbers(&mut self, run: Run, first: u64, end: u64) -> Vec<(Run, i64)> {
         let numbering = self.numbering(run);
         let dropped = numbering.drop_range(first, end);
@@ -360,8 +364,8 @@ impl Stream {
         }
     }
 
-    /// Adds what a synced frame holds; spans stay sorted by place. Gives true when it is a new span, false
-    /// when it went on where another of its segment ended.
+    /// Adds what a synced frame holds; spans stay sorted by place. Gives true when it is a new
+    /// span, false when it went on where another of its segment ended.
     pub fn add_span(&mut self, span: Span) -> bool {
         let joins =
             |s: &Span| s.segment == span.segment && s.run == span.run && s.last + 1 == span.first;

@@ -1,7 +1,8 @@
-//! The spool against a model: a broker that keeps sequences as Kafka does, a disk that loses what was not
-//! synced, and an uplink that may be cut at any step. No threads: each step is made by hand, from a seed.
+//! The spool against a model: a broker that keeps sequences as Kafka does, a disk that loses what
+//! was not synced, and an uplink that may be cut at any step. No threads: each step is made by
+//! hand, from a seed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::super::intake::{Incoming, Intake, Settle, Ticket, TopicOptions};
 use super::super::log::sim::{Fail, Rng, SimStore};
 use super::super::outlet::{Identity, Outlet, TakeLimits, Taken, TopicFacts};
 use super::super::{Run, StreamId, TopicPartition};
+use super::stream::{Entry, Stream};
 use super::writer::Clock;
 use super::{Spool, recover};
 use crate::config::checked::{self, OnFull, SpoolMode};
@@ -90,12 +92,6 @@ impl Broker {
             .iter()
             .map(|record| id_of(record.value().unwrap().unwrap()));
         let ids: Vec<u64> = ids.collect();
-        if std::env::var("TG_TRACE").is_ok() {
-            println!(
-                "APPEND {:?} run {:?} as {:?} first {} seq {} {ids:?}",
-                taken.to, taken.run, taken.sent_as, taken.first, taken.sequence
-            );
-        }
         partition.log.extend(&ids);
         self.1
             .extend(ids.into_iter().map(|id| (taken.to.topic.to_string(), id)));
@@ -242,24 +238,6 @@ impl World {
     }
 
     fn crash(&mut self, lose_meta: bool) {
-        if std::env::var("TG_TRACE").is_ok() {
-            println!(
-                "CRASH acked {:?}",
-                {
-                    let mut v: Vec<_> = self.acks.0.lock().iter().copied().collect();
-                    v.sort();
-                    v
-                }
-                .last()
-            );
-            let state = self.spool.shared.state.lock();
-            for s in &state.streams {
-                println!(
-                    "   before {:?} {:?} next {} durable {} confirmed {:?} load {:?} spans {:?}",
-                    s.id, s.to, s.next, s.durable, s.confirmed, s.load_next, s.spans
-                );
-            }
-        }
         self.crashes += 1;
         self.out.clear();
         self.store.no_failure();
@@ -278,15 +256,6 @@ impl World {
         }
         self.spool = open(&self.config, &self.store, self.folder.path(), &self.metrics);
         self.clock = Clock::default();
-        if std::env::var("TG_TRACE").is_ok() {
-            let state = self.spool.shared.state.lock();
-            for s in &state.streams {
-                println!(
-                    "   after {:?} {:?} run {:?} confirmed {:?} load {:?} spans {:?} unres {:?}",
-                    s.id, s.to, state.run, s.confirmed, s.load_next, s.spans, s.unresolved
-                );
-            }
-        }
         self.identify();
     }
 
@@ -324,31 +293,37 @@ impl World {
                 self.acknowledge(&taken, appended);
             }
         }
+        self.report(|stream, run| !stream.is_drained(run));
+        panic!("not drained");
+    }
+
+    /// What the failing spool knows of some of its streams, for the test's output.
+    fn report(&self, wanted: impl Fn(&Stream, Run) -> bool) {
+        let numbers = |entries: &VecDeque<Entry>| -> Vec<_> {
+            entries
+                .iter()
+                .map(|entry| (entry.run.0, entry.number))
+                .collect()
+        };
         let state = self.spool.shared.state.lock();
-        for s in state.streams.iter().filter(|s| !s.is_drained(state.run)) {
+        for s in state.streams.iter().filter(|s| wanted(s, state.run)) {
             println!(
-                "{:?} {:?} next {} durable {} attempted {} confirmed {:?} load {:?} spans {:?} unres {:?} hot {:?} cold {:?} taken {:?} held {} topic {:?}",
+                "{:?} {}-{} next {} durable {} confirmed {:?} load {:?}\n  spans {:?}\n  \
+                 unresolved {:?} taken {:?}\n  hot {:?} cold {:?}",
                 s.id,
-                s.to,
+                s.to.topic,
+                s.to.partition,
                 s.next,
                 s.durable,
-                s.attempted,
                 s.confirmed,
                 s.load_next,
                 s.spans,
                 s.unresolved,
-                s.hot.iter().map(|e| (e.run, e.number)).collect::<Vec<_>>(),
-                s.cold.iter().map(|e| (e.run, e.number)).collect::<Vec<_>>(),
                 s.taken,
-                s.held,
-                state.topics[s.topic.0 as usize]
+                numbers(&s.hot),
+                numbers(&s.cold),
             );
         }
-        println!(
-            "reading {:?} done {:?} deal {:?} cold {}",
-            state.reading, state.lane_done, state.to_deal, state.cold_bytes
-        );
-        panic!("not drained");
     }
 
     fn is_drained(&self) -> bool {
@@ -378,28 +353,7 @@ impl World {
             .copied()
             .collect();
         if missing.len() as u64 > dropped {
-            for id in &missing {
-                println!("missing {id} {:?}", self.sent[id]);
-            }
-            let state = self.spool.shared.state.lock();
-            for s in &state.streams {
-                println!(
-                    "{:?} {:?} next {} durable {} confirmed {:?} load {:?} spans {:?} unres {:?} lane {} num {:?}",
-                    s.id,
-                    s.to,
-                    s.next,
-                    s.durable,
-                    s.confirmed,
-                    s.load_next,
-                    s.spans,
-                    s.unresolved,
-                    s.lane,
-                    s.numberings
-                );
-            }
-            for (k, p) in &self.broker.0 {
-                println!("{k:?} {:?}", p);
-            }
+            self.report(|_, _| true);
         }
         assert!(
             missing.len() as u64 <= dropped,

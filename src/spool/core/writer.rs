@@ -1,6 +1,7 @@
 //! The thread that writes: group commits, cursors, the ledger, segments given back.
 //!
-//! It sleeps until something is due. While Kafka confirms in time nothing ever is, and nothing is written.
+//! It sleeps until something is due. While Kafka confirms in time nothing ever is, and nothing is
+//! written.
 
 use std::time::Duration;
 
@@ -199,7 +200,10 @@ impl Shared {
             self.metrics.add(Counter::DiskErrors, 1);
         }
         if news {
-            tracing::error!(%error, "the spool cannot write; nothing that needs the disk is acknowledged");
+            tracing::error!(
+                %error,
+                "the spool cannot write; nothing that needs the disk is acknowledged"
+            );
         }
     }
 
@@ -244,9 +248,15 @@ impl Shared {
         }
     }
 
+    /// Gives back segments that nobody needs. They may be found again after a power cut, so the cursors that
+    /// passed them are stored first: a provisional stream has no Kafka to ask where it stands.
     fn give_back_segments(&self) {
         let freed = std::mem::take(&mut self.state.lock().to_free);
         if freed.is_empty() {
+            return;
+        }
+        if !self.store() {
+            self.state.lock().to_free.extend(freed);
             return;
         }
         let mut log = self.log.lock();
@@ -302,8 +312,8 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Copies what is to be written: of each stream the unbroken beginning of what is not durable. A stream takes
-/// part when its oldest such record came in at or before `came_in_ms`.
+/// Copies what is to be written: of each stream the unbroken beginning of what is not durable. A
+/// stream takes part when its oldest such record came in at or before `came_in_ms`.
 fn gather(state: &mut State, came_in_ms: u64) -> Vec<Draft> {
     let mut drafts: Vec<Draft> = Vec::new();
     let mut still_dirty = Vec::new();

@@ -1,7 +1,8 @@
 //! A frame's body before compression: the records of its sections, column by column.
 //!
 //! ```text
-//! for each record: timestamp less the record's before (the first: less the directory's oldest), signed varint
+//! for each record: timestamp less the record's before (the first: less the directory's oldest),
+//!                  signed varint
 //! for each record: 0 if key and value say their own length, else headers_at + 1, varint
 //! for each record: header count, varint
 //! for each record: bytes of headers shared with the record's before at the start, varint
@@ -9,8 +10,9 @@
 //! for each record: bytes of headers between the two, varint
 //! those bytes of all records | keys and values of all records
 //! ```
-//! Headers of neighbours differ in a few digits at most (a packet id), so they nearly vanish; without this
-//! they would be most of a small frame. Each column compresses well by itself and decodes by copying.
+//! Headers of neighbours differ in a few digits at most (a packet id), so they nearly vanish;
+//! without this they would be most of a small frame. Each column compresses well by itself and
+//! decodes by copying.
 
 use bytes::{Bytes, BytesMut};
 

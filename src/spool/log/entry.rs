@@ -1,7 +1,8 @@
 //! Directory entries: what a frame, a segment's head and its index say beside records.
 //!
-//! A directory is a row of `kind u8 | length varint | payload`; a reader skips kinds that it does not know.
-//! Integers are varints ([`crate::record::varint`]), signed ones zigzag; a text is `length | bytes`.
+//! A directory is a row of `kind u8 | length varint | payload`; a reader skips kinds that it does
+//! not know. Integers are varints ([`crate::record::varint`]), signed ones zigzag; a text is
+//! `length | bytes`.
 //!
 //! | kind | payload |
 //! |---|---|
@@ -15,9 +16,9 @@
 //! | 8 partitions | `count`, `topic` |
 //! | 9 note | bytes |
 //!
-//! Sections are sorted by run, stream, first: `(stream less the last stream) * 2 + (1 if one record)`,
-//! `first less the last section's first` signed, and `count` unless it is one record. Payloads may grow at
-//! their end: a reader ignores what is behind the fields it knows.
+//! Sections are sorted by run, stream, first: `(stream less the last stream) * 2 + (1 if one
+//! record)`, `first less the last section's first` signed, and `count` unless it is one record.
+//! Payloads may grow at their end: a reader ignores what is behind the fields it knows.
 
 use std::sync::Arc;
 

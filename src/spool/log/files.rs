@@ -1,5 +1,5 @@
-//! Segment files: which there are, which are free, how new ones are made; and the table of live segments
-//! that writer and readers share.
+//! Segment files: which there are, which are free, how new ones are made; and the table of live
+//! segments that writer and readers share.
 
 use std::collections::HashMap;
 use std::io;
@@ -149,8 +149,8 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// A file for the next segment. `live` is what segments take. The one with the newest checkpoint
-    /// comes last: until a newer one is synced it is the only whole one.
+    /// A file for the next segment. `live` is what segments take. The one with the newest
+    /// checkpoint comes last: until a newer one is synced it is the only whole one.
     pub fn obtain(&mut self, live: u64) -> Result<FreeFile, AppendError> {
         let size = self.config.segment_bytes;
         let fits = |file: &FreeFile| file.length == size;
@@ -234,8 +234,8 @@ impl Files {
         Ok(file)
     }
 
-    /// Keeps a file for reuse, or removes it when a quarter of the bound is kept already. Zeros are written
-    /// once a file, so files are kept rather than made again.
+    /// Keeps a file for reuse, or removes it when a quarter of the bound is kept already. Zeros are
+    /// written once a file, so files are kept rather than made again.
     pub fn release(&mut self, file: FreeFile) {
         let kept: u64 = self.free.iter().map(|file| file.length).sum();
         let few = (self.config.max_bytes / 4).max(4 * self.config.segment_bytes);

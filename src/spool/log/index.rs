@@ -1,8 +1,8 @@
 //! What a segment holds, kept in memory while it is written and at its end when it is full.
 //!
 //! ```text
-//! index: first frame's offset | its number | end of the last frame | last number | last serial | frames, varints
-//!        | count of spans | 1 if there are records u8 | oldest timestamp, signed
+//! index: first frame's offset | its number | end of the last frame | last number | last serial
+//!        | frames, varints | count of spans | 1 if there are records u8 | oldest timestamp, signed
 //!        | spans: stream less the last, run, first, last less first
 //!        | for each entry: serial, varint | the entry as in a directory … to the end
 //! ```
@@ -24,8 +24,9 @@ const SPAN_BYTES: u64 = 30;
 /// Fixed fields of an index.
 const FIXED_BYTES: u64 = 90;
 
-/// Entries, of those with the same key the newest; of cursors the furthest, for a frame that moves one may
-/// have failed to sync, be found whole all the same, and be older than a head that knows nothing of it.
+/// Entries, of those with the same key the newest; of cursors the furthest, for a frame that moves
+/// one may have failed to sync, be found whole all the same, and be older than a head that knows
+/// nothing of it.
 #[derive(Debug, Default)]
 pub(super) struct Newest(HashMap<Vec<u8>, (u64, Entry)>);
 

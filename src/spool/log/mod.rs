@@ -1,54 +1,63 @@
 //! The store on disk: frames of records in recycled segment files. Version 1.
 //!
-//! A *lane* (0–9: a topic's priority, 10: quarantine) is a row of segment files with frame numbers of its
-//! own, 1, 2, 3 … A *generation* numbers segments over all lanes and is never used twice; it is the
-//! [`SegmentId`]. Integers are little endian; checksums are CRC-32C. A file `00000001.seg` keeps its name
-//! when it is recycled.
+//! A *lane* (0–9: a topic's priority, 10: quarantine) is a row of segment files with frame numbers
+//! of its own, 1, 2, 3 … A *generation* numbers segments over all lanes and is never used twice; it
+//! is the [`SegmentId`]. Integers are little endian; checksums are CRC-32C. A file `00000001.seg`
+//! keeps its name when it is recycled.
 //!
 //! ```text
 //! segment   head | zeros to a page | frame | frame … | zeros or stale bytes | index | footer
-//! head      magic u64 | version u16 | oldest reader u16 | lane u8 | 0 u8 ×3 | generation u64 | serial u64
-//!           | first frame u64 | generation before u64 | last frame before u64 | created ms i64 | length u64
-//!           | bytes u32 | bytes unpacked u32 | crc32c u32 of head and checkpoint | checkpoint, zstd
+//! head      magic u64 | version u16 | oldest reader u16 | lane u8 | 0 u8 ×3 | generation u64
+//!           | serial u64 | first frame u64 | generation before u64 | last frame before u64
+//!           | created ms i64 | length u64 | bytes u32 | bytes unpacked u32
+//!           | crc32c u32 of head and checkpoint | checkpoint, zstd
 //! frame     magic u32 | lane u8 | codec u8 | 0 u16 | generation u64 | serial u64 | number u64
 //!           | directory bytes u32 | body bytes u32 | body bytes unpacked u32
 //!           | crc32c u32 of all this and the directory | directory | body | crc32c u32 of the body
-//! footer    magic u32 | lane u8 | 0 u8 ×3 | generation u64 | index bytes u32 | crc32c u32 of index and footer
+//! footer    magic u32 | lane u8 | 0 u8 ×3 | generation u64 | index bytes u32
+//!           | crc32c u32 of index and footer
 //! ```
 //! * The *checkpoint* is a directory (`entry.rs`): what the spool knew when the segment was begun.
-//!   "Generation before" and "last frame before" are the lane's segment before it and the last frame synced there.
-//! * A frame's *directory* has a checksum of its own, so that a damaged body still names exactly what is
-//!   lost. Its *body* (`body.rs`) is columns of records: codec 0 plain, 1 zstd.
+//!   "Generation before" and "last frame before" are the lane's segment before it and the last
+//!   frame synced there.
+//! * A frame's *directory* has a checksum of its own, so that a damaged body still names exactly
+//!   what is lost. Its *body* (`body.rs`) is columns of records: codec 0 plain, 1 zstd.
 //! * The *serial* counts frames and heads over all lanes: it orders entries.
-//! * A segment that is full ends with its *index* (`index.rs`): spans of records and all entries. So a start
-//!   reads heads, ends, and whole only those segments without an index: each lane's open one.
+//! * A segment that is full ends with its *index* (`index.rs`): spans of records and all entries.
+//!   So a start reads heads, ends, and whole only those segments without an index: each lane's open
+//!   one.
 //!
 //! # Where a frame starts
-//! Where it touches the fewest 4 KiB pages: right behind the frame before (at 8 bytes) if that costs no page
-//! more than the next page's start. Readers try both. A write is padded with zeros to the page's end.
+//! Where it touches the fewest 4 KiB pages: right behind the frame before (at 8 bytes) if that
+//! costs no page more than the next page's start. Readers try both. A write is padded with zeros to
+//! the page's end.
 //!
 //! # Invariants
 //! - Frame n+1 is not written before frame n is synced: only a lane's last frame can be torn.
-//! - A frame whose write or sync failed is never acknowledged, its number never used again in this process,
-//!   and its segment takes no more frames. If it is found whole later its records are used: they are real, and
-//!   the same as any later copy with the same numbers. Readers skip numbers that they have seen.
-//! - A new head is synced before the first frame is written; so a segment whose recycling was cut is whole, or
-//!   empty, but never half. The segment with the newest checkpoint is not recycled while another can be had.
-//! - Bytes behind the last good frame of a lane's newest segment are a torn tail: cut and counted. A bad frame
-//!   anywhere else is damage: reported by range, skipped, never cut. Both leave the rest usable.
-//! - At a start an open segment's head and last frame are written again and synced: a crash of the process alone, or
-//!   a failed sync, may have left them in the page cache only.
-//! - If a head does not verify, its segment is known by its frames, which carry generation and lane themselves.
+//! - A frame whose write or sync failed is never acknowledged, its number never used again in this
+//!   process, and its segment takes no more frames. If it is found whole later its records are
+//!   used: they are real, and the same as any later copy with the same numbers. Readers skip
+//!   numbers that they have seen.
+//! - A new head is synced before the first frame is written; so a segment whose recycling was cut
+//!   is whole, or empty, but never half. The segment with the newest checkpoint is not recycled
+//!   while another can be had.
+//! - Bytes behind the last good frame of a lane's newest segment are a torn tail: cut and counted.
+//!   A bad frame anywhere else is damage: reported by range, skipped, never cut. Both leave the
+//!   rest usable.
+//! - At a start an open segment's head and last frame are written again and synced: a crash of the
+//!   process alone, or a failed sync, may have left them in the page cache only.
+//! - If a head does not verify, its segment is known by its frames, which carry generation and lane
+//!   themselves.
 //!
 //! # Newer and older readers
-//! A reader takes a segment if the head's "oldest reader" is at most its own [`VERSION`]; else it leaves the
-//! file alone, counts its bytes and reports it. A writer may raise "version" alone when it only adds
-//! entry kinds or fields behind known ones. Version 1 readers will be kept.
+//! A reader takes a segment if the head's "oldest reader" is at most its own [`VERSION`]; else it
+//! leaves the file alone, counts its bytes and reports it. A writer may raise "version" alone when
+//! it only adds entry kinds or fields behind known ones. Version 1 readers will be kept.
 //!
 //! # Measured
-//! 100 single-record sections, 112-byte JSON with random ids and drifting values, four MQTT headers, zstd 1: the
-//! frame takes 3,208 bytes (directory 281), one page, 0.366 written bytes per payload byte; `zstd -1` of the bare
-//! payloads alone makes 0.158. `tests/size.rs` prints it.
+//! 100 single-record sections, 112-byte JSON with random ids and drifting values, four MQTT
+//! headers, zstd 1: the frame takes 3,208 bytes (directory 281), one page, 0.366 written bytes per
+//! payload byte; `zstd -1` of the bare payloads alone makes 0.158. `tests/size.rs` prints it.
 
 mod body;
 mod entry;
@@ -186,9 +195,9 @@ pub trait Catalog {
     /// What a stream is; the log declares it in each segment that holds records of it.
     fn name(&self, stream: StreamId) -> Option<TopicPartition>;
 
-    /// Everything that a start without sled must know, the most important first: runs, identities, bases,
-    /// drops, partition counts, cursors. Asked for when a segment is begun; what does not fit into a quarter
-    /// of a segment is left out.
+    /// Everything that a start without sled must know, the most important first: runs, identities,
+    /// bases, drops, partition counts, cursors. Asked for when a segment is begun; what does not
+    /// fit into a quarter of a segment is left out.
     fn checkpoint(&self) -> Vec<Entry>;
 }
 

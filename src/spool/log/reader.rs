@@ -58,8 +58,8 @@ pub enum ReadError {
         at: FramePos,
         /// Which records are lost.
         ranges: Vec<Section>,
-        /// `ranges` are the frame's own words. Else they were found from its neighbours, and may hold
-        /// numbers that were never written (dropped, confirmed) or leave a stream out.
+        /// `ranges` are the frame's own words. Else they were found from its neighbours, and may
+        /// hold numbers that were never written (dropped, confirmed) or leave a stream out.
         exact: bool,
         /// What was found.
         what: &'static str,
@@ -126,7 +126,8 @@ impl LogReader {
         }
     }
 
-    /// The directory of the frame at `at` and where the next one is; `None` at the end of what is synced.
+    /// The directory of the frame at `at` and where the next one is; `None` at the end of what is
+    /// synced.
     ///
     /// # Errors
     /// As [`LogReader::read_frame`], but a damaged body is not noticed.

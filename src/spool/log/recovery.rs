@@ -1,5 +1,5 @@
-//! Opens the log: looks at every file's head and end, scans what has no index, cuts torn tails, reports damage.
-//! What is in a file never keeps the log from opening.
+//! Opens the log: looks at every file's head and end, scans what has no index, cuts torn tails,
+//! reports damage. What is in a file never keeps the log from opening.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub struct Damage {
     pub segment: Option<SegmentId>,
     /// Which records are lost.
     pub ranges: Vec<Section>,
-    /// `ranges` are what the damaged frames themselves say. Else neighbours tell: numbers that were dropped
-    /// or confirmed may be among them, and a stream may be missing.
+    /// `ranges` are what the damaged frames themselves say. Else neighbours tell: numbers that were
+    /// dropped or confirmed may be among them, and a stream may be missing.
     pub exact: bool,
     /// What was found, with the file's name.
     pub what: String,
@@ -37,12 +37,13 @@ pub struct Damage {
 pub struct Recovered {
     /// Segments in use, by lane, then age.
     pub segments: Vec<SegmentInfo>,
-    /// Entries of heads and frames, the oldest first; of those that replace each other the newest alone.
-    /// Notes are left out.
+    /// Entries of heads and frames, the oldest first; of those that replace each other the newest
+    /// alone. Notes are left out.
     pub entries: Vec<Entry>,
     /// Lanes whose last frame was torn and cut.
     pub torn_tails: u64,
-    /// What those frames were to hold, as far as they say. Their sync had not returned, unless the disk lies.
+    /// What those frames were to hold, as far as they say. Their sync had not returned, unless the
+    /// disk lies.
     pub torn: Vec<Section>,
     /// What cannot be read.
     pub damage: Vec<Damage>,
@@ -467,8 +468,9 @@ fn scan(
     scan
 }
 
-/// Makes the end of a scanned segment what it seems: the last frame is written again, since it may be in the
-/// page cache alone, and a torn frame's header is wiped out, so that it is not found again.
+/// Makes the end of a scanned segment what it seems: the last frame is written again, since it may
+/// be in the page cache alone, and a torn frame's header is wiped out, so that it is not found
+/// again.
 fn settle(region: Region<'_>, scan: &Scan) -> std::io::Result<()> {
     // The head too: its sync may have failed, and under it lies the head of the segment before.
     let mut head = vec![0; usize::try_from(scan.index.frames_start).unwrap_or(0)];

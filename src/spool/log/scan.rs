@@ -94,8 +94,8 @@ impl Region<'_> {
         Some(())
     }
 
-    /// The frame `number` that follows `end`. The number matters: at the next page may be a frame that is not
-    /// the next, if that one is damaged.
+    /// The frame `number` that follows `end`. The number matters: at the next page may be a frame
+    /// that is not the next, if that one is damaged.
     pub fn follow(&self, end: u64, number: u64, want: Want) -> Option<Found> {
         let behind = end.next_multiple_of(8);
         let is_next = |found: &Found| found.header.number == number;
@@ -105,8 +105,8 @@ impl Region<'_> {
         })
     }
 
-    /// Whether something that was to be frame `number` lies behind `end`. One field of it may be wrong: stale
-    /// frames of the file's life before agree in two at most.
+    /// Whether something that was to be frame `number` lies behind `end`. One field of it may be
+    /// wrong: stale frames of the file's life before agree in two at most.
     pub fn is_torn(&self, end: u64, number: u64) -> bool {
         [end.next_multiple_of(8), page_up(end)]
             .into_iter()
@@ -126,7 +126,8 @@ impl Region<'_> {
             })
     }
 
-    /// The first frame at or behind `from` with at least that number, at any 8 bytes: where, and its number.
+    /// The first frame at or behind `from` with at least that number, at any 8 bytes: where, and
+    /// its number.
     pub fn search(&self, from: u64, number: u64) -> Option<(u64, u64)> {
         let generation = self.ident.generation;
         let hits = search(self.file, from, self.limit, move |header| {
@@ -223,8 +224,9 @@ impl Iterator for Walk<'_> {
     }
 }
 
-/// What a hole at `hole` must have held: of each stream and run, the numbers between what lies before it and
-/// behind it; at the segment's ends, `spans` and `before` (number behind the last in older segments) help.
+/// What a hole at `hole` must have held: of each stream and run, the numbers between what lies
+/// before it and behind it; at the segment's ends, `spans` and `before` (number behind the last in
+/// older segments) help.
 pub(super) fn lost(
     region: Region<'_>,
     (start, number, hole): (u64, u64, u64),

@@ -101,8 +101,8 @@ impl Head {
         if oldest_reader > VERSION {
             return Some(HeadRead::Newer(oldest_reader));
         }
-        // The head is what was written; a checkpoint that does not unpack is our own mistake, not a reason
-        // to lose the segment.
+        // The head is what was written; a checkpoint that does not unpack is our own mistake, not a
+        // reason to lose the segment.
         let entries = zstd::bulk::decompress(packed, raw_bytes)
             .ok()
             .and_then(|raw| Directory::decode(&raw))

@@ -1,8 +1,10 @@
-//! A simulated disk: keeps apart what was written and what is durable, crashes, fails and flips bits by a seed.
+//! A simulated disk: keeps apart what was written and what is durable, crashes, fails and flips
+//! bits by a seed.
 //!
-//! At a crash each 512-byte sector of each write that was not synced survives or not, by itself; so do names
-//! that were made or removed and not synced, and a file's new length. After a failed sync some of its writes are
-//! durable and the others stay in the cache alone, though the next sync succeeds, as on Linux.
+//! At a crash each 512-byte sector of each write that was not synced survives or not, by itself; so
+//! do names that were made or removed and not synced, and a file's new length. After a failed sync
+//! some of its writes are durable and the others stay in the cache alone, though the next sync
+//! succeeds, as on Linux.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,4 +1,5 @@
-//! The disk as the log sees it: a flat folder of files. A trait, so that tests can put a simulated one there.
+//! The disk as the log sees it: a flat folder of files. A trait, so that tests can put a simulated
+//! one there.
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};

@@ -1,5 +1,5 @@
-//! Tests of the log. `model`: random lives on a simulated disk against a model; `faults`: bit flips, failing
-//! calls, bounds; `codec`: round trips; `size`: figures, printed with `--nocapture`.
+//! Tests of the log. `model`: random lives on a simulated disk against a model; `faults`: bit
+//! flips, failing calls, bounds; `codec`: round trips; `size`: figures, printed with `--nocapture`.
 
 mod codec;
 mod faults;
@@ -83,7 +83,8 @@ pub(super) fn draft(sections: Vec<SectionDraft>) -> FrameDraft {
     }
 }
 
-/// Everything that a log holds: lane, stream, run, number → record; and the ranges of damaged frames.
+/// Everything that a log holds: lane, stream, run, number → record; and the ranges of damaged
+/// frames.
 pub(super) type Contents = BTreeMap<(u8, u32, u32, u64), Record>;
 
 pub(super) fn read_all(log: &Log) -> (Contents, Vec<(Vec<Section>, bool)>) {

@@ -163,11 +163,12 @@ fn merge(sorted: &[&SectionDraft]) -> Vec<Section> {
 }
 
 impl Log {
-    /// Writes one frame into `lane` and syncs it. Takes, makes or recycles a segment when there is need.
+    /// Writes one frame into `lane` and syncs it. Takes, makes or recycles a segment when there is
+    /// need.
     ///
     /// # Errors
-    /// [`AppendError`]; nothing of the frame counts then, and the segment takes no more frames if the disk
-    /// failed.
+    /// [`AppendError`]; nothing of the frame counts then, and the segment takes no more frames if
+    /// the disk failed.
     pub fn append(
         &mut self,
         lane: u8,
@@ -196,7 +197,8 @@ impl Log {
         self.write(lane, packed, directory, bytes_written)
     }
 
-    /// Builds the directory for the lane's open segment, in `packer.directory` and as it will be read.
+    /// Builds the directory for the lane's open segment, in `packer.directory` and as it will be
+    /// read.
     fn directory(
         &mut self,
         lane: u8,
@@ -327,8 +329,8 @@ impl Log {
         })
     }
 
-    /// The disk failed: the lane's segment takes no more frames. Without a good frame it is free again, so
-    /// that a failing disk does not eat the spool segment by segment.
+    /// The disk failed: the lane's segment takes no more frames. Without a good frame it is free
+    /// again, so that a failing disk does not eat the spool segment by segment.
     fn give_up(&mut self, lane_id: u8) {
         let Some(lane) = self.lanes.get_mut(usize::from(lane_id)) else {
             return;
@@ -429,7 +431,8 @@ impl Log {
         (bytes, start, declared)
     }
 
-    /// Takes a segment that is needed no more out of the log; its file is used again. Readers in it notice.
+    /// Takes a segment that is needed no more out of the log; its file is used again. Readers in it
+    /// notice.
     pub fn free(&mut self, segment: SegmentId) {
         let Some(gone) = self.table.remove(segment) else {
             return;
@@ -447,8 +450,8 @@ impl Log {
         });
     }
 
-    /// Makes a file for the next segment ahead of need, if none is free and the bounds allow it: zeroing it takes
-    /// the time of a segment's write, which is better spent while nobody waits.
+    /// Makes a file for the next segment ahead of need, if none is free and the bounds allow it:
+    /// zeroing it takes the time of a segment's write, which is better spent while nobody waits.
     ///
     /// # Errors
     /// The disk's.
@@ -480,8 +483,8 @@ impl Log {
         self.table.bytes() + self.files.alien_bytes
     }
 
-    /// Bytes of frames that still fit: free and possible files, and the rest of the open segments. Asks the
-    /// file system.
+    /// Bytes of frames that still fit: free and possible files, and the rest of the open segments.
+    /// Asks the file system.
     #[must_use]
     pub fn capacity_left(&self) -> u64 {
         let config = &self.files.config;
@@ -515,8 +518,8 @@ fn declarations(
     fresh.into_iter().filter_map(declare).collect()
 }
 
-/// Writes the index at a segment's end; returns the bytes written. If that fails a start reads the whole
-/// segment instead.
+/// Writes the index at a segment's end; returns the bytes written. If that fails a start reads the
+/// whole segment instead.
 fn seal(segment: &Segment) -> u64 {
     let mut held = segment.index.lock();
     let Some(index) = held.as_ref() else {

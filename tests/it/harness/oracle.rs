@@ -1,4 +1,5 @@
-//! The oracle as a process: foreign load with a ledger of its own, and the check of what came of it.
+//! The oracle as a process: foreign load with a ledger of its own, and the check of what came of
+//! it.
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader};

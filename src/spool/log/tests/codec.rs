@@ -130,7 +130,8 @@ proptest! {
     ) {
         let bytes = directory_bytes(&entries, &sections, oldest_ms);
         let oldest_ms = if sections.is_empty() { 0 } else { oldest_ms };
-        prop_assert_eq!(Directory::decode(&bytes), Some(Directory { entries, sections, oldest_ms }));
+        let directory = Directory { entries, sections, oldest_ms };
+        prop_assert_eq!(Directory::decode(&bytes), Some(directory));
     }
 
     #[test]
@@ -149,7 +150,10 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), count in 0..50usize) {
+    fn garbage_is_refused_without_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        count in 0..50usize,
+    ) {
         let _ = decode(&bytes, count, 0);
         let _ = Directory::decode(&bytes);
         let _ = Index::read(&bytes);
@@ -159,7 +163,10 @@ proptest! {
 
     #[test]
     fn an_index_survives(
-        frames in proptest::collection::vec((proptest::collection::vec(entries(), 0..4), sections()), 0..6)
+        frames in proptest::collection::vec(
+            (proptest::collection::vec(entries(), 0..4), sections()),
+            0..6,
+        )
     ) {
         let mut index = Index::new(4096, 1);
         let mut most = index.reserve(0, 0);
@@ -174,7 +181,8 @@ proptest! {
         prop_assert_eq!(read.spans(), index.spans());
         prop_assert_eq!(read.entries.sorted(), index.entries.sorted());
         prop_assert_eq!(read.oldest_ms, index.oldest_ms);
-        prop_assert_eq!((read.last_number, read.last_serial), (index.last_number, index.last_serial));
+        prop_assert_eq!(read.last_number, index.last_number);
+        prop_assert_eq!(read.last_serial, index.last_serial);
     }
 }
 

@@ -65,7 +65,8 @@ fn a_flipped_bit_costs_one_frame_and_is_told_exactly() {
         }
         if lost > 1 {
             println!(
-                "{name} at {at} of {length}: {:?}\nread: {damaged:?}\nmissing {missing:?}\n{:?} torn {}",
+                "{name} at {at} of {length}: {:?}\nread: {damaged:?}\nmissing {missing:?}\n\
+                 {:?} torn {}",
                 found.damage, found.segments, found.torn_tails
             );
         }
@@ -94,7 +95,8 @@ fn a_flipped_bit_costs_one_frame_and_is_told_exactly() {
         }
     }
     println!(
-        "{rounds} flips: {hit} hit a frame, {exact} told exactly, {torn} at the end; {harmless} harmless"
+        "{rounds} flips: {hit} hit a frame, {exact} told exactly, {torn} at the end; \
+         {harmless} harmless"
     );
     assert!(hit > rounds / 10);
     assert!(exact + torn >= hit, "{exact} + {torn} of {hit}");
@@ -237,7 +239,8 @@ fn a_start_costs_by_segments() {
     };
     let (small, large) = (cost(SEGMENT_BYTES_MIN), cost(8 * SEGMENT_BYTES_MIN));
     println!(
-        "start with 8 sealed segments: {small:?} reads and bytes; with eight times the bytes: {large:?}"
+        "start with 8 sealed segments: {small:?} reads and bytes; with eight times the bytes: \
+         {large:?}"
     );
     // The open segment's rest is looked through for frames behind a hole; that is all that grew.
     assert!(large.1 - small.1 <= 8 * SEGMENT_BYTES_MIN);

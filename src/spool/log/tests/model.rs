@@ -1,5 +1,5 @@
-//! Random lives on a simulated disk, against a model. What was appended and synced must be there after any crash
-//! with equal records; what was not may be; nothing else may.
+//! Random lives on a simulated disk, against a model. What was appended and synced must be there
+//! after any crash with equal records; what was not may be; nothing else may.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,7 +100,8 @@ fn live(seed: u64, bites: &mut Bites) {
     for _ in 0..rng.below(60) + 10 {
         match rng.below(20) {
             0 => {
-                // Power cut, in the middle of an append most times; or the end of the process alone.
+                // Power cut, in the middle of an append most times; or the end of the process
+                // alone.
                 let power = rng.one_in(2);
                 if power && !rng.one_in(4) {
                     store.fail_in(1 + rng.below(2) * rng.below(8), Fail::Power);

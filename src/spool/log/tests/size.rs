@@ -12,7 +12,8 @@ fn reading(rng: &mut Rng, machine: u64, drift: &mut [f64; 3]) -> String {
     }
     let id = rng.next() << 8 ^ rng.next();
     let text = format!(
-        "{{\"id\":\"{id:016x}\",\"machine\":{machine},\"temp\":{:.2},\"pressure\":{:.3},\"rpm\":{:.0},\"state\":\"running\",\"ok\":true",
+        "{{\"id\":\"{id:016x}\",\"machine\":{machine},\"temp\":{:.2},\
+         \"pressure\":{:.3},\"rpm\":{:.0},\"state\":\"running\",\"ok\":true",
         21.0 + drift[0],
         1.013 + drift[1] / 100.0,
         1450.0 + drift[2] * 10.0,
