@@ -22,8 +22,6 @@ use crate::{proxy, uplink};
 
 /// Most worker threads that are started when the config does not say.
 const WORKERS_MAX: usize = 4;
-/// How often the gauges are brought up to date.
-const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the gateway until SIGTERM or SIGINT.
 ///
@@ -79,10 +77,12 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         .with_context(|| format!("cannot make gateway.data_dir {}", data_dir.display()))?;
     let metrics = Arc::new(Metrics::default());
     let spool = Spool::open(&config.spool, &data_dir.join("spool"), metrics.clone())?;
-    let state = Arc::new(ApiState::new(metrics.clone()));
+    let counted = spool.clone();
+    let state = Arc::new(ApiState::new(metrics.clone(), move || {
+        counted.show_figures()
+    }));
     state.set_spool_open(true);
     let rest = CancellationToken::new();
-    tokio::spawn(show_figures(spool.clone(), rest.clone()));
     let mut listening = Listening::default();
     if let Some(config) = &config.api {
         let (address, _) = api::spawn(config, state.clone(), rest.clone())
@@ -139,16 +139,6 @@ impl Running {
 async fn finished(part: &str, task: JoinHandle<()>) {
     if let Err(error) = task.await {
         tracing::error!(%error, part, "a part of the gateway has panicked");
-    }
-}
-
-async fn show_figures(spool: Spool, stop: CancellationToken) {
-    let mut interval = tokio::time::interval(FIGURES_INTERVAL);
-    loop {
-        tokio::select! {
-            _ = interval.tick() => spool.show_figures(),
-            () = stop.cancelled() => return,
-        }
     }
 }
 

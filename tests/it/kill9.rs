@@ -10,7 +10,7 @@ const CONFIG: &str = r#"
 partitions = 4
 replication_factor = 1
 [[proxy.route]]
-mqtt = "kill/+group/+topic"
+mqtt = "kill/+group/#rest"
 topic = "kill-{group}"
 "#;
 const KILLS_EACH: u32 = 20;
