@@ -110,7 +110,9 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         proxy = Some((stop, task));
     }
     state.set_accepting(true);
-    api::write_listening(data_dir, &listening)?;
+    if let Err(error) = api::write_listening(data_dir, &listening) {
+        tracing::warn!(%error, "cannot write which addresses were bound");
+    }
     Ok(Running {
         spool,
         proxy,

@@ -59,7 +59,7 @@ pub(super) fn open(
         threads: Mutex::new(Vec::new()),
     };
     shared.report_damage(&recovered);
-    shared.begin_run()?;
+    shared.begin_run();
     Ok(shared)
 }
 
@@ -99,9 +99,13 @@ impl Shared {
         (first < range.end()).then_some((first, range.end()))
     }
 
-    fn begin_run(&self) -> std::io::Result<()> {
+    /// Nothing is sent or written under a run before its number is on disk with it, so a full disk is no reason not
+    /// to start.
+    fn begin_run(&self) {
         let run = self.state.lock().run;
-        self.meta.lock().put_run(run, super::wall_ms())
+        if let Err(error) = self.meta.lock().put_run(run, super::wall_ms()) {
+            tracing::warn!(%error, %run, "cannot store that a run has begun");
+        }
     }
 }
 
