@@ -46,7 +46,7 @@ pub struct ApiState {
 }
 
 impl ApiState {
-    /// Nothing is ready yet. `refresh` is called before each answer of `/metrics`.
+    /// Nothing is ready yet. `refresh` is called before each answer that has figures.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, refresh: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
