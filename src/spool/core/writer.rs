@@ -28,6 +28,8 @@ pub(super) struct Draft {
     pub frame: FrameDraft,
     /// Raw bytes of its records.
     pub bytes: usize,
+    /// It frees more than it takes, and may use the segment that is kept back for that.
+    pub makes_room: bool,
 }
 
 /// When the writer did what it does in intervals.
@@ -138,7 +140,11 @@ impl Shared {
             let oldest = self
                 .now_ms()
                 .saturating_sub(millis(self.config.spill_after));
-            let mut drafts = gather(&mut state, if all { u64::MAX } else { oldest });
+            let mut drafts = gather(
+                &mut state,
+                if all { u64::MAX } else { oldest },
+                self.frame_bytes_max(),
+            );
             if let Some(draft) = drafts.first_mut() {
                 draft.frame.controls = std::mem::take(&mut state.controls);
             }
@@ -178,12 +184,24 @@ impl Shared {
         }
     }
 
+    /// Most bytes of records in one frame: well below the half segment that the log takes.
+    pub(super) fn frame_bytes_max(&self) -> usize {
+        let segment = usize::try_from(self.config.segment_bytes).unwrap_or(usize::MAX);
+        FRAME_BYTES_MAX.min(segment / 4)
+    }
+
     /// Appends a frame, making room by the policy when there is none.
     fn append(&self, draft: &Draft) -> Result<Appended, AppendError> {
         loop {
             let result = {
                 let mut log = self.log.lock();
-                log.append(draft.lane, &draft.frame, self)
+                let left = log.capacity_left();
+                if left < self.config.segment_bytes && !draft.makes_room {
+                    let (used, max) = (log.used_bytes(), self.config.max_bytes);
+                    Err(AppendError::Full { used, max })
+                } else {
+                    log.append(draft.lane, &draft.frame, self)
+                }
             };
             match result {
                 Err(AppendError::Full { .. }) if self.give_way(draft.lane) => {}
@@ -317,7 +335,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// Copies what is to be written: of each stream the unbroken beginning of what is not durable. A
 /// stream takes part when its oldest such record came in at or before `came_in_ms`.
-fn gather(state: &mut State, came_in_ms: u64) -> Vec<Draft> {
+fn gather(state: &mut State, came_in_ms: u64, bytes_max: usize) -> Vec<Draft> {
     let mut drafts: Vec<Draft> = Vec::new();
     let mut still_dirty = Vec::new();
     for id in std::mem::take(&mut state.dirty) {
@@ -332,7 +350,12 @@ fn gather(state: &mut State, came_in_ms: u64) -> Vec<Draft> {
         still_dirty.push(id);
         if oldest.at_ms <= came_in_ms && !stream.refusing {
             stream.attempted = stream.next;
-            add_sections(&mut drafts, id, stream.lane, stream.hot.range(from..));
+            add_sections(
+                &mut drafts,
+                (id, stream.lane),
+                bytes_max,
+                stream.hot.range(from..),
+            );
         }
     }
     state.dirty = still_dirty;
@@ -342,23 +365,20 @@ fn gather(state: &mut State, came_in_ms: u64) -> Vec<Draft> {
 /// Adds entries of a stream to the drafts of its lane, a section for each stretch without a gap.
 pub(super) fn add_sections<'a>(
     drafts: &mut Vec<Draft>,
-    stream: StreamId,
-    lane: u8,
+    (stream, lane): (StreamId, u8),
+    bytes_max: usize,
     entries: impl Iterator<Item = &'a Entry>,
 ) {
     for entry in entries {
         let size = entry.record.size();
         let open = drafts.iter().rposition(|d| d.lane == lane);
-        let has_room = |at: &usize| {
-            drafts
-                .get(*at)
-                .is_some_and(|d| d.bytes + size <= FRAME_BYTES_MAX)
-        };
+        let has_room = |at: &usize| drafts.get(*at).is_some_and(|d| d.bytes + size <= bytes_max);
         let at = open.filter(has_room).unwrap_or_else(|| {
             drafts.push(Draft {
                 lane,
                 frame: FrameDraft::default(),
                 bytes: 0,
+                makes_room: false,
             });
             drafts.len() - 1
         });
