@@ -69,6 +69,9 @@ impl Shared {
             self.limit_stalled();
             self.copy_forward();
         }
+        if !stopping {
+            self.prepare_spare();
+        }
     }
 
     /// Sleeps until the next thing is due; gives true when the spool stops.
@@ -259,6 +262,21 @@ impl Shared {
         }
     }
 
+    /// After a segment was sealed: makes the file that will follow the open one now, when this
+    /// round's records are safe, so that no commit waits for zeroing. Nothing to do if a file is
+    /// about to come back.
+    fn prepare_spare(&self) {
+        let mut state = self.state.lock();
+        let sealed = std::mem::take(&mut state.sealed);
+        if !sealed || !state.to_free.is_empty() {
+            return;
+        }
+        drop(state);
+        if let Err(error) = self.log.lock().prepare_spare() {
+            tracing::warn!(%error, "no segment file could be made ahead of need");
+        }
+    }
+
     /// Sets the gauges.
     pub(super) fn show_figures(&self) {
         let state = self.state.lock();
@@ -426,6 +444,7 @@ fn note_segment(state: &mut State, draft: &Draft, done: &Appended) {
 
 /// A segment takes no more frames: if nobody needs it, it goes back at once.
 fn seal(state: &mut State, id: SegmentId) {
+    state.sealed = true;
     let Some(segment) = state.segments.get_mut(&id) else {
         return;
     };
