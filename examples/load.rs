@@ -101,6 +101,20 @@ struct Client {
     turn: usize,
     sent_at: Vec<Instant>,
     free: Vec<u16>,
+    random: u64,
+}
+
+/// Every other 16 bytes of a payload are random hex digits, so that it compresses as readings do: by about
+/// two and a half.
+fn vary(payload: &mut [u8], random: &mut u64) {
+    for piece in payload.chunks_exact_mut(32) {
+        *random ^= *random << 13;
+        *random ^= *random >> 7;
+        *random ^= *random << 17;
+        for (at, digit) in piece[..16].iter_mut().enumerate() {
+            *digit = b"0123456789abcdef"[(*random >> (4 * at)) as usize & 15];
+        }
+    }
 }
 
 impl Client {
@@ -131,6 +145,7 @@ impl Client {
             free: (1..=options.window as u16).rev().collect(),
             options: options.clone(),
             run: Arc::clone(run),
+            random: 0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1),
         }
     }
 
@@ -146,6 +161,8 @@ impl Client {
             let (packet, id_at) = packet.split_at(packet.len() - 2);
             let from = out.len();
             out.extend_from_slice(packet);
+            let payload = out.len() - self.options.size;
+            vary(&mut out[payload..], &mut self.random);
             let id = self.free.pop().unwrap();
             self.sent_at[usize::from(id)] = now;
             if self.options.qos > 0 {

@@ -5,6 +5,8 @@
 //! waits for the requests that are out; the spool stores its cursors; the API goes last. A second
 //! signal stops at once: what was acknowledged is safe by then, always.
 
+use std::fs::{File, TryLockError};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +24,6 @@ use crate::{proxy, uplink};
 
 /// Most worker threads that are started when the config does not say.
 const WORKERS_MAX: usize = 4;
-/// How often the gauges are brought up to date.
-const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the gateway until SIGTERM or SIGINT.
 ///
@@ -31,10 +31,30 @@ const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 /// What kept it from starting: the data folder, the spool, an address. Nothing that happens later
 /// ends it.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    let _lock = lock(&config.gateway.data_dir)?;
     let runtime = runtime(&config.gateway).context("cannot start the runtime")?;
     let result = runtime.block_on(serve(config));
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
+}
+
+/// Makes the data folder and takes it for this process, before anything in it is read: a second gateway would
+/// cut what the first is writing as a torn tail.
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    let name = data_dir.display();
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot make gateway.data_dir {name}"))?;
+    let file = File::create(data_dir.join("lock"))
+        .with_context(|| format!("cannot write to gateway.data_dir {name}"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            anyhow::bail!("gateway.data_dir {name}: another tidegate uses it")
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock gateway.data_dir {name}"))
+        }
+    }
 }
 
 fn runtime(gateway: &Gateway) -> std::io::Result<Runtime> {
@@ -75,14 +95,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
 async fn start(config: Config) -> anyhow::Result<Running> {
     let data_dir = &config.gateway.data_dir;
-    std::fs::create_dir_all(data_dir)
-        .with_context(|| format!("cannot make gateway.data_dir {}", data_dir.display()))?;
     let metrics = Arc::new(Metrics::default());
     let spool = Spool::open(&config.spool, &data_dir.join("spool"), metrics.clone())?;
-    let state = Arc::new(ApiState::new(metrics.clone()));
+    let counted = spool.clone();
+    let state = Arc::new(ApiState::new(metrics.clone(), move || {
+        counted.show_figures()
+    }));
     state.set_spool_open(true);
     let rest = CancellationToken::new();
-    tokio::spawn(show_figures(spool.clone(), rest.clone()));
     let mut listening = Listening::default();
     if let Some(config) = &config.api {
         let (address, _) = api::spawn(config, state.clone(), rest.clone())
@@ -110,7 +130,9 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         proxy = Some((stop, task));
     }
     state.set_accepting(true);
-    api::write_listening(data_dir, &listening)?;
+    if let Err(error) = api::write_listening(data_dir, &listening) {
+        tracing::warn!(%error, "cannot write which addresses were bound");
+    }
     Ok(Running {
         spool,
         proxy,
@@ -139,16 +161,6 @@ impl Running {
 async fn finished(part: &str, task: JoinHandle<()>) {
     if let Err(error) = task.await {
         tracing::error!(%error, part, "a part of the gateway has panicked");
-    }
-}
-
-async fn show_figures(spool: Spool, stop: CancellationToken) {
-    let mut interval = tokio::time::interval(FIGURES_INTERVAL);
-    loop {
-        tokio::select! {
-            _ = interval.tick() => spool.show_figures(),
-            () = stop.cancelled() => return,
-        }
     }
 }
 

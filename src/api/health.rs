@@ -27,6 +27,7 @@ pub(super) async fn ready(State(state): State<Arc<ApiState>>) -> (StatusCode, Js
     let accepting = state.accepting.load(Ordering::Relaxed);
     let spool_open = state.spool_open.load(Ordering::Relaxed);
     let ready = accepting && spool_open;
+    (state.refresh)();
     let level = |gauge| state.metrics.level(gauge);
     let body = json!({
         "status": if ready { "ready" } else { "not ready" },

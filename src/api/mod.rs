@@ -36,20 +36,22 @@ pub use listening::{Listening, write_listening};
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What the answers are made from; the parts of the gateway set it.
-#[derive(Debug)]
 pub struct ApiState {
     metrics: Arc<Metrics>,
+    /// Brings gauges up to date that are counted only when somebody asks.
+    refresh: Box<dyn Fn() + Send + Sync>,
     started: Instant,
     accepting: AtomicBool,
     spool_open: AtomicBool,
 }
 
 impl ApiState {
-    /// Nothing is ready yet.
+    /// Nothing is ready yet. `refresh` is called before each answer that has figures.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, refresh: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             metrics,
+            refresh: Box::new(refresh),
             started: Instant::now(),
             accepting: AtomicBool::new(false),
             spool_open: AtomicBool::new(false),
@@ -94,6 +96,7 @@ fn router(state: Arc<ApiState>) -> Router {
 }
 
 async fn figures(State(state): State<Arc<ApiState>>) -> Response {
+    (state.refresh)();
     let kind = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
     (kind, state.metrics.render()).into_response()
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::metrics::{Counter, Gauge};
 
 async fn start() -> (SocketAddr, Arc<ApiState>, CancellationToken, JoinHandle<()>) {
-    let state = Arc::new(ApiState::new(Arc::new(Metrics::default())));
+    let state = Arc::new(ApiState::new(Arc::new(Metrics::default()), || ()));
     let shutdown = CancellationToken::new();
     let config = checked::Api {
         listen: "127.0.0.1:0".parse().unwrap(),

@@ -92,11 +92,13 @@ impl Codec {
             Self::Snappy(encoder) => snappy(encoder, plain, out)?,
             Self::Lz4(table) => lz4(table, plain, out)?,
             Self::Zstd(compressor) => {
-                let (start, room) = (out.len(), zstd::zstd_safe::compress_bound(plain.len()));
-                out.resize(start + room, 0);
-                let free = out.get_mut(start..).unwrap_or_default();
-                let length = compressor.compress_to_buffer(plain, free)?;
-                out.truncate(start + length);
+                // Into spare capacity: it need not be filled with zeros first.
+                out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+                let mut rest = io::Cursor::new(std::mem::take(out));
+                rest.set_position(rest.get_ref().len() as u64);
+                let result = compressor.compress_to_buffer(plain, &mut rest);
+                *out = rest.into_inner();
+                result?;
             }
         }
         Ok(())

@@ -13,7 +13,7 @@
 
 pub mod varint;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 /// One record, without the topic it goes to: the spool's stream says that.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,10 +93,41 @@ fn take<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
     Ok(Some(head))
 }
 
+/// A number in decimal digits, without an allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct Digits {
+    bytes: [u8; 20],
+    from: usize,
+}
+
+impl Digits {
+    /// The digits of `number`.
+    #[must_use]
+    pub fn new(mut number: u64) -> Self {
+        let mut bytes = [b'0'; 20];
+        let mut from = bytes.len();
+        for byte in bytes.iter_mut().rev() {
+            from -= 1;
+            *byte = b'0' + u8::try_from(number % 10).unwrap_or(0);
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        Self { bytes, from }
+    }
+
+    /// As ASCII text.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        self.bytes.get(self.from..).unwrap_or_default()
+    }
+}
+
 /// Writes a record's body field by field: key, value, then headers.
 #[derive(Debug)]
 pub struct RecordWriter {
-    body: BytesMut,
+    body: Vec<u8>,
     headers_at: usize,
     header_count: u32,
 }
@@ -105,7 +136,7 @@ impl RecordWriter {
     /// Starts a record with its key and value; `capacity` is a guess of the whole body's bytes.
     #[must_use]
     pub fn new(capacity: usize, key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
-        let mut body = BytesMut::with_capacity(capacity);
+        let mut body = Vec::with_capacity(capacity);
         put(&mut body, key);
         put(&mut body, value);
         let headers_at = body.len();
@@ -136,13 +167,14 @@ impl RecordWriter {
             timestamp_ms,
             headers_at: u32::try_from(self.headers_at).unwrap_or(u32::MAX),
             header_count: self.header_count,
-            body: self.body.freeze(),
+            body: self.body.into(),
         }
     }
 }
 
 /// Appends a length and the bytes, or −1 for null.
-pub fn put(out: &mut BytesMut, bytes: Option<&[u8]>) {
+#[inline]
+pub fn put(out: &mut impl BufMut, bytes: Option<&[u8]>) {
     match bytes {
         None => varint::write_signed(out, -1),
         Some(bytes) => {
@@ -166,6 +198,13 @@ mod tests {
         assert_eq!(record.value(), Ok(None));
         let wanted: Vec<Header<'_>> = vec![(b"a", Some(b"1")), (b"a", None)];
         assert_eq!(record.headers(), Ok(wanted));
+    }
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        for number in [0, 7, 10, 65_535, u64::from(u32::MAX), u64::MAX] {
+            assert_eq!(Digits::new(number).text(), number.to_string().as_bytes());
+        }
     }
 
     #[test]

@@ -245,7 +245,9 @@ fn drop_key(stream: StreamId, run: Run, first: u64) -> String {
 /// The state beside the records.
 #[derive(Debug)]
 pub struct Meta {
-    db: sled::Db,
+    folder: PathBuf,
+    /// `None` between a failure and the next try: sled keeps failing once its disk has.
+    db: Option<sled::Db>,
     /// sled's one file, for the sync that sled does not do.
     file: File,
     identities: BTreeMap<Run, Identity>,
@@ -291,7 +293,8 @@ impl Meta {
         };
         let file = File::open(folder.join("db")).map_err(io_error)?;
         let mut meta = Self {
-            db,
+            folder: folder.into(),
+            db: Some(db),
             file,
             identities: BTreeMap::new(),
             ledger: VecDeque::new(),
@@ -304,12 +307,12 @@ impl Meta {
                 .map_err(io_error)?;
         }
         meta.identities = meta.load().identities.into_iter().collect();
-        for key in meta.db.scan_prefix("loss/").keys().flatten() {
-            if let Some(number) = numbers(&key).next() {
-                meta.ledger.push_back(number);
-                meta.next_loss = number + 1;
-            }
-        }
+        let keys = meta
+            .db
+            .iter()
+            .flat_map(|db| db.scan_prefix("loss/").keys().flatten());
+        meta.ledger = keys.filter_map(|key| numbers(&key).next()).collect();
+        meta.next_loss = meta.ledger.back().map_or(0, |last| last + 1);
         Ok((meta, fresh))
     }
 
@@ -318,7 +321,7 @@ impl Meta {
     pub fn load(&self) -> Stored {
         let mut stored = Stored::default();
         let mut odd = 0u32;
-        for (key, value) in self.db.iter().flatten() {
+        for (key, value) in self.db.iter().flat_map(|db| db.iter().flatten()) {
             let value = serde_json::from_slice(&value).unwrap_or(Value::Null);
             if read(&mut stored, &key, value).is_none() {
                 odd += 1;
@@ -338,23 +341,39 @@ impl Meta {
     /// # Errors
     /// The disk's; the changes may or may not be there after the next start.
     pub fn apply(&mut self, batch: &MetaBatch, sync: bool) -> io::Result<()> {
+        let result = self.try_apply(batch, sync);
+        if result.is_err() {
+            self.db = None;
+        }
+        result
+    }
+
+    fn try_apply(&mut self, batch: &MetaBatch, sync: bool) -> io::Result<()> {
+        if self.db.is_none() {
+            self.db = Some(open_sled(&self.folder)?);
+            self.file = File::open(self.folder.join("db"))?;
+        }
+        let Some(db) = &self.db else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         let mut all = batch.sled.clone();
-        let mut number = self.next_loss;
+        let mut next = self.next_loss;
         for loss in &batch.losses {
             all.insert(
-                format!("loss/{number:020}").as_str(),
+                format!("loss/{next:020}").as_str(),
                 serde_json::to_vec(loss)?,
             );
-            self.ledger.push_back(number);
-            number += 1;
+            next += 1;
         }
-        self.next_loss = number;
-        while self.ledger.len() > LEDGER_MAX {
-            if let Some(oldest) = self.ledger.pop_front() {
-                all.remove(format!("loss/{oldest:020}").as_str());
-            }
+        let lines = self.ledger.len() + batch.losses.len();
+        let surplus = lines.saturating_sub(LEDGER_MAX).min(self.ledger.len());
+        for oldest in self.ledger.range(..surplus) {
+            all.remove(format!("loss/{oldest:020}").as_str());
         }
-        self.db.apply_batch(all)?;
+        db.apply_batch(all)?;
+        self.ledger.drain(..surplus);
+        self.ledger.extend(self.next_loss..next);
+        self.next_loss = next;
         self.identities.extend(batch.identities.iter().cloned());
         self.forget_runs()?;
         if sync { self.sync() } else { Ok(()) }
@@ -375,13 +394,17 @@ impl Meta {
                 .copied();
             let Some(oldest) = oldest else { return Ok(()) };
             self.identities.remove(&oldest);
-            self.db.remove(format!("run/{:010}", oldest.0))?;
+            if let Some(db) = &self.db {
+                db.remove(format!("run/{:010}", oldest.0))?;
+            }
         }
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.db.flush()?;
+        if let Some(db) = &self.db {
+            db.flush()?;
+        }
         self.file.sync_data()
     }
 
@@ -412,11 +435,9 @@ impl Meta {
     pub fn ledger(&self, at_most: usize) -> Vec<Loss> {
         let lines = self
             .db
-            .scan_prefix("loss/")
-            .values()
-            .rev()
-            .flatten()
-            .take(at_most);
+            .iter()
+            .flat_map(|db| db.scan_prefix("loss/").values().rev().flatten());
+        let lines = lines.take(at_most);
         let mut lines: Vec<Loss> = lines
             .filter_map(|line| serde_json::from_slice(&line).ok())
             .collect();

@@ -12,8 +12,8 @@ const TOPICS: &str = r#"
 partitions = 1
 replication_factor = 1
 [[proxy.route]]
-mqtt = "q/+group/+topic"
-topic = "q-{topic}"
+mqtt = "q/+group/+name"
+topic = "q-{name}"
 "#;
 
 #[test]

@@ -7,7 +7,7 @@ const ROUTES: &str = r#"
 partitions = 6
 replication_factor = 1
 [[proxy.route]]
-mqtt = "road/+group/+topic"
+mqtt = "road/+group/#rest"
 topic = "road-{group}"
 "#;
 

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use crate::config::checked::HeaderNames;
 use crate::proxy::packet::{Properties, Publish};
-use crate::record::{self, Record, RecordWriter, varint};
+use crate::record::{self, Digits, Record, RecordWriter, varint};
 
 /// The header of a connection's client id, encoded; empty if it is left out.
 #[derive(Clone, Debug, Default)]
@@ -53,32 +53,6 @@ fn encoded(name: &str) -> Option<Box<[u8]>> {
 /// Bytes that `bytes` take with their length before them.
 fn size(bytes: &[u8]) -> usize {
     varint::len_signed(i64::try_from(bytes.len()).unwrap_or(i64::MAX)) + bytes.len()
-}
-
-/// A packet id in decimal digits, without an allocation.
-struct Digits {
-    bytes: [u8; 5],
-    from: usize,
-}
-
-impl Digits {
-    fn new(mut number: u16) -> Self {
-        let mut bytes = *b"00000";
-        let mut from = bytes.len() - 1;
-        for (at, byte) in bytes.iter_mut().enumerate().rev() {
-            let digit = u8::try_from(number % 10).unwrap_or(0);
-            *byte = b'0' + digit;
-            if digit != 0 {
-                from = at;
-            }
-            number /= 10;
-        }
-        Self { bytes, from }
-    }
-
-    fn text(&self) -> &[u8] {
-        self.bytes.get(self.from..).unwrap_or_default()
-    }
 }
 
 impl HeaderTable {
@@ -131,7 +105,7 @@ impl HeaderTable {
     #[must_use]
     pub fn record(&self, publish: &Publish<'_>, place: &Place<'_>) -> Record {
         let key = place.key.unwrap_or(place.topic);
-        let id = Digits::new(publish.id);
+        let id = Digits::new(publish.id.into());
         let flags = self
             .flags
             .get(usize::from(publish.flags & 0x0f))

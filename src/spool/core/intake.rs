@@ -5,7 +5,6 @@ use super::super::{PROVISIONAL, StreamId};
 use super::Spool;
 use super::state::State;
 use super::stream::Entry;
-use crate::config::checked::SpoolMode;
 use crate::kafka::partitioner;
 use crate::metrics::Counter;
 use crate::record::Record;
@@ -53,9 +52,8 @@ impl Intake for Spool {
                 }
             }
             was_idle &= !state.ready_live.is_empty();
-            let hurry = config.mode == SpoolMode::Always || !state.uplink_up;
-            let short = state.hot_bytes > config.memory_max_bytes / 2;
-            if was_clean || ((hurry || short) && !state.poke) {
+            // The writer sees to what is dirty by its own clock, but must hear when that clock is too slow.
+            if was_clean || (!state.writer_hurries && self.shared.in_a_hurry(&state)) {
                 self.shared.poke_writer(&mut state);
             }
         }

@@ -67,7 +67,8 @@ impl Outlet for Spool {
         }
         stream.offset = offset.or(stream.offset);
         let sent = state.confirm(id, (run, last + 1), &mut due);
-        let want_more = state.cold_bytes < self.shared.config.memory_max_bytes / 4;
+        let want_more = state.lane_done.contains(&false)
+            && state.cold_bytes < self.shared.config.memory_max_bytes / 4;
         state.offer(id);
         check_growth(&mut state, id);
         if state.poke {
@@ -269,9 +270,10 @@ impl Stream {
             bytes += entry.record.size();
             entry.run == run && (entry.number == first || (bytes <= bytes_max && !expired(entry)))
         };
-        let entries: Vec<_> = queue.iter().take_while(|entry| fits(entry)).collect();
-        let numbers: Vec<u64> = entries.iter().map(|entry| entry.number).collect();
-        let records: Vec<_> = entries.iter().map(|entry| entry.record.clone()).collect();
+        let count = queue.iter().take_while(|entry| fits(entry)).count();
+        let entries = || queue.iter().take(count);
+        let numbers: Vec<u64> = entries().map(|entry| entry.number).collect();
+        let records: Vec<_> = entries().map(|entry| entry.record.clone()).collect();
         let last = *numbers.last()?;
         let to = self.to.clone();
         let stream = self.id;

@@ -4,8 +4,9 @@
 use super::super::intake::Refusal;
 use super::super::log::{self, Catalog};
 use super::super::meta::{Cursor, Loss, MetaBatch, Reason};
-use super::super::{StreamId, TopicPartition};
+use super::super::{Run, StreamId, TopicPartition};
 use super::state::State;
+use super::stream::Stream;
 use super::{Shared, wall_ms};
 use crate::metrics::Counter;
 
@@ -42,7 +43,9 @@ impl Catalog for Shared {
             let (topic, count) = (topic.name.clone(), topic.partitions);
             all.push(log::Entry::Partitions { topic, count });
         }
-        for stream in on_disk() {
+        let provisional = |s: &&Stream| s.is_provisional() && s.confirmed > (Run(0), 0);
+        let provisional = state.streams.iter().filter(provisional);
+        for stream in on_disk().filter(|s| !s.is_provisional()).chain(provisional) {
             let (run, next) = stream.confirmed;
             all.push(log::Entry::Cursor {
                 stream: stream.id,
@@ -81,17 +84,25 @@ fn add_numberings(all: &mut Vec<log::Entry>, stream: &super::stream::Stream) {
 }
 
 impl Shared {
-    /// Stores cursors that moved past something on disk, new partition counts and refusals.
-    pub(super) fn store(&self) {
-        let batch = collect(&mut self.state.lock());
+    /// Stores cursors that moved past something on disk, new partition counts and refusals; gives false when that
+    /// failed.
+    pub(super) fn store(&self) -> bool {
+        let (batch, cursors) = {
+            let mut state = self.state.lock();
+            let cursors = state.cursors_moved.clone();
+            (collect(&mut state), cursors)
+        };
         if batch.is_empty() {
-            return;
+            return true;
         }
-        if let Err(error) = self.meta.lock().apply(&batch, true) {
+        let result = self.meta.lock().apply(&batch, true);
+        if let Err(error) = &result {
             self.metrics.add(Counter::DiskErrors, 1);
-            // Cursors and counts can be found out again; they are stored when they next move.
             tracing::warn!(%error, "cannot store cursors and ledger");
+            // Counts and refusals are told again by Kafka and by the next refusal; cursors are tried again.
+            self.state.lock().cursors_moved.extend(cursors);
         }
+        result.is_ok()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Records that Kafka rejects: kept whole, in a lane of their own, out of their stream's way.
 
-use super::super::log::{self, FrameDraft, SectionDraft};
+use super::super::log::{self, FrameDraft, Log, SectionDraft};
 use super::super::meta::Reason;
 use super::super::{Run, StreamId};
 use super::Shared;
@@ -66,7 +66,13 @@ impl Shared {
         };
         let result = {
             let mut log = self.log.lock();
-            log.append(draft.lane, &draft.frame, self)
+            let result = log.append(draft.lane, &draft.frame, self);
+            bound(
+                &mut log,
+                self.config.quarantine_max_bytes,
+                self.config.segment_bytes,
+            );
+            result
         };
         match result {
             Ok(done) => {
@@ -79,6 +85,22 @@ impl Shared {
                 false
             }
         }
+    }
+}
+
+/// Gives up the oldest of the quarantine when it is larger than it may be. The ledger has named those records.
+fn bound(log: &mut Log, max_bytes: u64, segment_bytes: u64) {
+    let count = u64::try_from(log.segments_of(log::QUARANTINE).len()).unwrap_or(u64::MAX);
+    let oldest = log.segments_of(log::QUARANTINE).first().copied();
+    if count > 1
+        && count.saturating_mul(segment_bytes) > max_bytes
+        && let Some(oldest) = oldest
+    {
+        tracing::warn!(
+            max_bytes,
+            "the quarantine is full: its oldest records are given up"
+        );
+        log.free(oldest);
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::super::intake::TopicOptions;
 use super::super::log::{self, Log, LogConfig, Recovered, Store};
 use super::super::meta::{Meta, Stored};
-use super::super::{Run, StreamId, TopicPartition};
+use super::super::{Run, StreamId, TopicId, TopicPartition};
 use super::intake::RECORD_BYTES_MAX;
 use super::state::{Segment, State};
 use super::stream::{Span, Stream};
@@ -59,7 +59,7 @@ pub(super) fn open(
         threads: Mutex::new(Vec::new()),
     };
     shared.report_damage(&recovered);
-    shared.begin_run()?;
+    shared.begin_run();
     Ok(shared)
 }
 
@@ -99,9 +99,13 @@ impl Shared {
         (first < range.end()).then_some((first, range.end()))
     }
 
-    fn begin_run(&self) -> std::io::Result<()> {
+    /// Nothing is sent or written under a run before its number is on disk with it, so a full disk is no reason not
+    /// to start.
+    fn begin_run(&self) {
         let run = self.state.lock().run;
-        self.meta.lock().put_run(run, super::wall_ms())
+        if let Err(error) = self.meta.lock().put_run(run, super::wall_ms()) {
+            tracing::warn!(%error, %run, "cannot store that a run has begun");
+        }
     }
 }
 
@@ -128,6 +132,7 @@ fn assemble(recovered: &Recovered, stored: &Stored, meta_is_new: bool) -> State 
         state.seek(id);
     }
     release_unneeded(&mut state);
+    deal_leftovers(&mut state);
     state
 }
 
@@ -313,6 +318,27 @@ fn finish(stream: &mut Stream, current: Run, was_sent: impl Fn(Run) -> bool) {
             stream.holes.push((run, first, end));
         } else {
             stream.numbering(run).drop_range(first, end);
+        }
+    }
+}
+
+/// Provisional records may be left though their topic's count is known: those of a frame that failed to sync and was
+/// whole all the same. They are dealt like those of a topic that grows, and newer ones wait behind them.
+fn deal_leftovers(state: &mut State) {
+    let run = state.run;
+    let State {
+        topics,
+        streams,
+        to_deal,
+        ..
+    } = state;
+    for (id, topic) in (0u32..).zip(topics.iter_mut()) {
+        let left = topic
+            .provisional
+            .and_then(|stream| streams.get(stream.0 as usize));
+        if topic.partitions > 0 && left.is_some_and(|stream| !stream.is_drained(run)) {
+            topic.growing = Some(topic.partitions);
+            to_deal.push(TopicId(id));
         }
     }
 }

@@ -88,6 +88,7 @@ impl Shared {
             }
         }
         state.poke = false;
+        state.writer_hurries = self.in_a_hurry(&state);
         state.stopping
     }
 
@@ -119,7 +120,8 @@ impl Shared {
         millis(self.config.sync_interval)
     }
 
-    fn in_a_hurry(&self, state: &State) -> bool {
+    /// Whether records are written without waiting for Kafka.
+    pub(super) fn in_a_hurry(&self, state: &State) -> bool {
         self.config.mode == SpoolMode::Always
             || !state.uplink_up
             || state.hurry
@@ -168,6 +170,7 @@ impl Shared {
                 state.full = false;
                 self.apply(&mut state, draft, &appended, &mut due);
                 drop(state);
+                self.loader.notify_one();
                 self.settle(due);
                 true
             }
@@ -251,9 +254,15 @@ impl Shared {
         }
     }
 
+    /// Gives back segments that nobody needs. They may be found again after a power cut, so the cursors that
+    /// passed them are stored first: a provisional stream has no Kafka to ask where it stands.
     fn give_back_segments(&self) {
         let freed = std::mem::take(&mut self.state.lock().to_free);
         if freed.is_empty() {
+            return;
+        }
+        if !self.store() {
+            self.state.lock().to_free.extend(freed);
             return;
         }
         let mut log = self.log.lock();

@@ -3,20 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::ExactlyOnce;
 use crate::kafka::batch::{BatchIdentity, Encoder, sequence};
 use crate::kafka::client::{NodeId, ProduceAnswer, ProduceBatch, Road};
 use crate::metrics::{Counter, Histogram};
-use crate::record::put;
-use crate::spool::{Identity, Taken};
+use crate::record::{Digits, put};
+use crate::spool::{Identity, Run, Taken};
 use crate::uplink::error::{Cause, DUPLICATE_SEQUENCE_NUMBER, SendError, of_call, of_code};
 use crate::uplink::{Batch, Reply, Sent};
 
 /// Encoders that are kept for the next request.
 const ENCODERS_MAX: usize = 8;
+/// Headers that say where a record comes from: gateway, run, number.
+const PROVENANCE_HEADERS: u32 = 3;
 
 impl ExactlyOnce {
     /// Sends what can be sent, and answers all.
@@ -72,7 +74,7 @@ impl ExactlyOnce {
         let mut request = Vec::with_capacity(batches.len());
         let kept = self.encoders.lock().pop();
         let mut encoder = kept.unwrap_or_else(|| Encoder::new(self.settings.compression, None));
-        let mut last: Option<(crate::spool::Run, Identity)> = None;
+        let mut last: Option<(Run, Identity)> = None;
         for mut batch in batches {
             let to = &batch.taken.to;
             let Some((_, topic_id)) = self.client.leader(&to.topic, to.partition) else {
@@ -134,9 +136,12 @@ impl ExactlyOnce {
         let encoded = match &self.settings.provenance {
             None => encoder.encode(records, id, None),
             Some(gateway) => {
-                let run = taken.run.to_string();
+                let same = provenance(gateway, taken.run);
                 let extra = |index: usize, out: &mut BytesMut| {
-                    provenance(out, gateway, &run, taken.numbers.get(index).copied())
+                    let number = taken.numbers.get(index).copied().unwrap_or_default();
+                    out.put_slice(&same);
+                    put(out, Some(Digits::new(number).text()));
+                    PROVENANCE_HEADERS
                 };
                 encoder.encode(records, id, Some(&extra))
             }
@@ -146,18 +151,15 @@ impl ExactlyOnce {
     }
 }
 
-/// `tidegate.id`, `tidegate.run` and `tidegate.seq`, as text.
-fn provenance(out: &mut BytesMut, gateway: &str, run: &str, number: Option<u64>) -> u32 {
-    let number = number.unwrap_or_default().to_string();
-    for (name, value) in [
-        ("tidegate.id", gateway),
-        ("tidegate.run", run),
-        ("tidegate.seq", &number),
-    ] {
-        put(out, Some(name.as_bytes()));
-        put(out, Some(value.as_bytes()));
+/// `tidegate.id`, `tidegate.run` and the name of `tidegate.seq`, as all records of a batch have them.
+fn provenance(gateway: &str, run: Run) -> BytesMut {
+    let mut out = BytesMut::new();
+    let run = run.to_string();
+    let texts = ["tidegate.id", gateway, "tidegate.run", &run, "tidegate.seq"];
+    for text in texts {
+        put(&mut out, Some(text.as_bytes()));
     }
-    3
+    out
 }
 
 fn of_answer(answer: ProduceAnswer) -> Result<Sent, SendError> {
