@@ -84,8 +84,8 @@ fn add_numberings(all: &mut Vec<log::Entry>, stream: &super::stream::Stream) {
 }
 
 impl Shared {
-    /// Stores cursors that moved past something on disk, new partition counts and refusals; gives false when that
-    /// failed.
+    /// Stores cursors that moved past something on disk, new partition counts and refusals; gives
+    /// false when that failed.
     pub(super) fn store(&self) -> bool {
         let (batch, cursors) = {
             let mut state = self.state.lock();
@@ -99,7 +99,8 @@ impl Shared {
         if let Err(error) = &result {
             self.metrics.add(Counter::DiskErrors, 1);
             tracing::warn!(%error, "cannot store cursors and ledger");
-            // Counts and refusals are told again by Kafka and by the next refusal; cursors are tried again.
+            // Counts and refusals are told again by Kafka and by the next refusal; cursors are
+            // tried again.
             self.state.lock().cursors_moved.extend(cursors);
         }
         result.is_ok()

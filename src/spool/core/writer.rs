@@ -254,8 +254,9 @@ impl Shared {
         }
     }
 
-    /// Gives back segments that nobody needs. They may be found again after a power cut, so the cursors that
-    /// passed them are stored first: a provisional stream has no Kafka to ask where it stands.
+    /// Gives back segments that nobody needs. They may be found again after a power cut, so the
+    /// cursors that passed them are stored first: a provisional stream has no Kafka to ask where it
+    /// stands.
     fn give_back_segments(&self) {
         let freed = std::mem::take(&mut self.state.lock().to_free);
         if freed.is_empty() {
