@@ -104,7 +104,8 @@ impl Shared {
 
     /// When the next group commit may start.
     fn next_commit_ms(&self, state: &State, clock: &Clock) -> u64 {
-        let interval = self.sync_interval_ms(state);
+        // A commit waits a little for company, so that its page is worth writing.
+        let interval = millis(self.config.sync_interval);
         let tick = millis(self.config.spill_after) / TICKS_PER_SPILL;
         let pause = if self.in_a_hurry(state) {
             interval
@@ -113,11 +114,6 @@ impl Shared {
         };
         let after_failure = clock.failed_ms.map_or(0, |failed| failed + RETRY_MS);
         (clock.committed_ms + pause).max(after_failure)
-    }
-
-    /// While Kafka is away a commit waits a little for company, so that its page is worth writing.
-    fn sync_interval_ms(&self, _state: &State) -> u64 {
-        millis(self.config.sync_interval)
     }
 
     /// Whether records are written without waiting for Kafka.
@@ -189,7 +185,7 @@ impl Shared {
                 log.append(draft.lane, &draft.frame, self)
             };
             match result {
-                Err(AppendError::Full { .. }) if self.give_way(draft.lane) => {}
+                Err(AppendError::Full { .. }) if self.give_way() => {}
                 other => return other,
             }
         }
