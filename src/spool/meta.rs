@@ -169,6 +169,8 @@ pub struct MetaBatch {
     sled: sled::Batch,
     identities: Vec<(Run, Identity)>,
     losses: Vec<Loss>,
+    /// Drops to forget: stream, run, number behind the last.
+    passed: Vec<(StreamId, Run, u64)>,
     changes: usize,
 }
 
@@ -220,10 +222,10 @@ impl MetaBatch {
             .remove(format!("base/{:010}/{:010}", stream.0, run.0).as_str());
     }
 
-    /// The cursor has passed a drop; what it did to sequences is in the run's base.
-    pub fn forget_drop(&mut self, stream: StreamId, run: Run, first: u64) {
+    /// The cursor has passed all drops of a run below `end`; what they did to sequences is in the run's base.
+    pub fn forget_drops(&mut self, stream: StreamId, run: Run, end: u64) {
         self.changes += 1;
-        self.sled.remove(drop_key(stream, run, first).as_str());
+        self.passed.push((stream, run, end));
     }
 
     /// Numbers (first, behind the last) that take no sequence.
@@ -377,6 +379,12 @@ impl Meta {
                 serde_json::to_vec(loss)?,
             );
             next += 1;
+        }
+        for (stream, run, end) in &batch.passed {
+            let (first, end) = (drop_key(*stream, *run, 0), drop_key(*stream, *run, *end));
+            for key in db.range(first.as_str()..end.as_str()).keys() {
+                all.remove(key?);
+            }
         }
         let lines = self.ledger.len() + batch.losses.len();
         let surplus = lines.saturating_sub(LEDGER_MAX).min(self.ledger.len());

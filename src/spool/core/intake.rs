@@ -52,7 +52,8 @@ impl Intake for Spool {
                 }
             }
             was_idle &= !state.ready_live.is_empty();
-            // The writer sees to what is dirty by its own clock, but must hear when that clock is too slow.
+            // The writer sees to what is dirty by its own clock, but must hear when that clock is
+            // too slow.
             if was_clean || (!state.writer_hurries && self.shared.in_a_hurry(&state)) {
                 self.shared.poke_writer(&mut state);
             }

@@ -84,8 +84,8 @@ fn add_numberings(all: &mut Vec<log::Entry>, stream: &super::stream::Stream) {
 }
 
 impl Shared {
-    /// Stores cursors that moved past something on disk, new partition counts and refusals; gives false when that
-    /// failed.
+    /// Stores cursors that moved past something on disk, new partition counts and refusals; gives
+    /// false when that failed.
     pub(super) fn store(&self) -> bool {
         let (batch, cursors) = {
             let mut state = self.state.lock();
@@ -102,7 +102,8 @@ impl Shared {
             Err(error) => {
                 self.metrics.add(Counter::DiskErrors, 1);
                 tracing::warn!(%error, "cannot store cursors and ledger");
-                // Counts and refusals are told again by Kafka and by the next refusal; cursors are tried again.
+                // Counts and refusals are told again by Kafka and by the next refusal; cursors are
+                // tried again.
                 state.cursors_moved.extend(cursors);
             }
         }
@@ -138,8 +139,8 @@ fn collect(state: &mut State) -> MetaBatch {
         for run in bases {
             batch.forget_base(*id, *run);
         }
-        for (run, first) in drops {
-            batch.forget_drop(*id, *run, *first);
+        for (run, end) in drops {
+            batch.forget_drops(*id, *run, *end);
         }
     }
     for id in std::mem::take(&mut state.counts_moved) {

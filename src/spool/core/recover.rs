@@ -116,8 +116,8 @@ impl Shared {
         (first < range.end()).then_some((first, range.end()))
     }
 
-    /// Nothing is sent or written under a run before its number is on disk with it, so a full disk is no reason not
-    /// to start.
+    /// Nothing is sent or written under a run before its number is on disk with it, so a full disk
+    /// is no reason not to start.
     fn begin_run(&self) {
         let run = self.state.lock().run;
         if let Err(error) = self.meta.lock().put_run(run, super::wall_ms()) {
@@ -343,8 +343,9 @@ fn finish(stream: &mut Stream, current: Run, was_sent: impl Fn(Run) -> bool) {
     }
 }
 
-/// Provisional records may be left though their topic's count is known: those of a frame that failed to sync and was
-/// whole all the same. They are dealt like those of a topic that grows, and newer ones wait behind them.
+/// Provisional records may be left though their topic's count is known: those of a frame that
+/// failed to sync and was whole all the same. They are dealt like those of a topic that grows, and
+/// newer ones wait behind them.
 fn deal_leftovers(state: &mut State) {
     let run = state.run;
     let State {

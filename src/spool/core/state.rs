@@ -122,6 +122,8 @@ pub(super) struct State {
     /// Entries for the next frame, so that they are known without sled.
     pub controls: Vec<log::Entry>,
     pub to_free: Vec<SegmentId>,
+    /// A segment was sealed since a file was last made ahead of need.
+    pub sealed: bool,
     /// Streams whose head has outlived its time.
     pub to_expire: Vec<StreamId>,
     pub to_quarantine: Vec<Rejected>,
@@ -166,6 +168,7 @@ impl State {
             lane_done: [false; LANES],
             controls: Vec::new(),
             to_free: Vec::new(),
+            sealed: false,
             to_expire: Vec::new(),
             to_quarantine: Vec::new(),
             to_deal: Vec::new(),

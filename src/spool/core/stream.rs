@@ -20,7 +20,7 @@ use crate::record::Record;
 /// A place in a stream: runs come one after the other, numbers within them.
 pub(super) type Place = (Run, u64);
 
-/// Runs whose bases, and drops (by run and first number) that need not be stored any more.
+/// Runs whose bases, and drops (of a run, below a number) that need not be stored any more.
 pub(super) type Folded = (Vec<Run>, Vec<(Run, u64)>);
 
 /// A record in memory.
@@ -312,7 +312,7 @@ impl Stream {
     }
 
     /// Folds drops that the cursor has passed into where the count begins, and forgets runs that have drained. Gives
-    /// what must not be stored any more: bases of runs, drops by their first numbers.
+    /// what must not be stored any more.
     pub fn fold(&mut self) -> Folded {
         let (run, next) = self.confirmed;
         let (mut bases, mut drops) = (Vec::new(), Vec::new());
@@ -320,12 +320,7 @@ impl Stream {
             let over = numbering.run < run;
             if over {
                 bases.push(numbering.run);
-                drops.extend(
-                    numbering
-                        .drops
-                        .iter()
-                        .map(|(first, _)| (numbering.run, *first)),
-                );
+                drops.push((numbering.run, u64::MAX));
             }
             !over
         });
@@ -336,7 +331,7 @@ impl Stream {
                 .take_while(|(_, end)| *end <= next)
                 .count();
             for (first, end) in numbering.drops.drain(..passed) {
-                drops.push((run, first));
+                drops.push((run, end));
                 numbering.zero = numbering.zero.saturating_add((end - first).cast_signed());
             }
         }

@@ -504,6 +504,23 @@ fn with_kafka_away_records_are_safe_on_disk_and_leave_memory() {
 }
 
 #[test]
+fn the_next_segments_file_is_made_while_no_commit_waits() {
+    let mut world = World::new(8, config());
+    world.publish(0, 1, 10);
+    world.facts(1);
+    world.write();
+    world.spool.uplink(false);
+    let segments = |world: &World| world.spool.shared.state.lock().segments.len();
+    while segments(&world) < 3 {
+        world.publish(0, 1, 500);
+        world.write();
+    }
+    assert_eq!(world.store.files().len(), segments(&world) + 1);
+    world.drain();
+    world.check(8);
+}
+
+#[test]
 fn drop_oldest_makes_room_and_the_ledger_explains_it() {
     let mut config = config();
     config.max_bytes = 512 << 10;

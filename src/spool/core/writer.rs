@@ -71,6 +71,9 @@ impl Shared {
             self.limit_stalled();
             self.copy_forward();
         }
+        if !stopping {
+            self.prepare_spare();
+        }
     }
 
     /// Sleeps until the next thing is due; gives true when the spool stops.
@@ -103,7 +106,8 @@ impl Shared {
 
     /// When the next group commit may start.
     fn next_commit_ms(&self, state: &State, clock: &Clock) -> u64 {
-        let interval = self.sync_interval_ms(state);
+        // A commit waits a little for company, so that its page is worth writing.
+        let interval = millis(self.config.sync_interval);
         let tick = millis(self.config.spill_after) / TICKS_PER_SPILL;
         let pause = if self.in_a_hurry(state) {
             interval
@@ -112,11 +116,6 @@ impl Shared {
         };
         let after_failure = clock.failed_ms.map_or(0, |failed| failed + RETRY_MS);
         (clock.committed_ms + pause).max(after_failure)
-    }
-
-    /// While Kafka is away a commit waits a little for company, so that its page is worth writing.
-    fn sync_interval_ms(&self, _state: &State) -> u64 {
-        millis(self.config.sync_interval)
     }
 
     /// Whether records are written without waiting for Kafka.
@@ -204,7 +203,7 @@ impl Shared {
                 }
             };
             match result {
-                Err(AppendError::Full { .. }) if self.give_way(draft.lane) => {}
+                Err(AppendError::Full { .. }) if self.give_way() => {}
                 other => return other,
             }
         }
@@ -269,8 +268,9 @@ impl Shared {
         }
     }
 
-    /// Gives back segments that nobody needs. They may be found again after a power cut, so the cursors that
-    /// passed them are stored first: a provisional stream has no Kafka to ask where it stands.
+    /// Gives back segments that nobody needs. They may be found again after a power cut, so the
+    /// cursors that passed them are stored first: a provisional stream has no Kafka to ask where it
+    /// stands.
     fn give_back_segments(&self) {
         let freed = std::mem::take(&mut self.state.lock().to_free);
         if freed.is_empty() {
@@ -283,6 +283,21 @@ impl Shared {
         let mut log = self.log.lock();
         for segment in freed {
             log.free(segment);
+        }
+    }
+
+    /// After a segment was sealed: makes the file that will follow the open one now, when this
+    /// round's records are safe, so that no commit waits for zeroing. Nothing to do if a file is
+    /// about to come back.
+    fn prepare_spare(&self) {
+        let mut state = self.state.lock();
+        let sealed = std::mem::take(&mut state.sealed);
+        if !sealed || !state.to_free.is_empty() {
+            return;
+        }
+        drop(state);
+        if let Err(error) = self.log.lock().prepare_spare() {
+            tracing::warn!(%error, "no segment file could be made ahead of need");
         }
     }
 
@@ -455,6 +470,7 @@ fn note_segment(state: &mut State, draft: &Draft, done: &Appended) {
 
 /// A segment takes no more frames: if nobody needs it, it goes back at once.
 fn seal(state: &mut State, id: SegmentId) {
+    state.sealed = true;
     let Some(segment) = state.segments.get_mut(&id) else {
         return;
     };
