@@ -81,11 +81,21 @@ impl Shared {
             .hot
             .iter()
             .take_while(|e| in_memory && e.number < attempted);
+        let mut left = self.frame_bytes_max();
+        let mut fits = |at: usize, entry: &Entry| {
+            let size = entry.record.size();
+            let fits = at == 0 || size <= left;
+            left = left.saturating_sub(size);
+            fits
+        };
         let entries: Vec<(Run, u64, Record)> = stream
             .cold
             .iter()
             .chain(hot)
             .take(DEAL_MAX)
+            .enumerate()
+            .take_while(|(at, entry)| fits(*at, entry))
+            .map(|(_, entry)| entry)
             .map(|e| (e.run, e.number, e.record.clone()))
             .collect();
         let last = entries.last().map(|e| (e.0, e.1))?;

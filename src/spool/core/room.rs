@@ -117,7 +117,8 @@ impl Shared {
                     })
                     .collect();
                 drop(state);
-                add_sections(&mut drafts, info.stream, lane, entries.iter());
+                let bounds = (lane, self.frame_bytes_max());
+                add_sections(&mut drafts, info.stream, bounds, entries.iter());
             }
         }
     }

@@ -130,6 +130,13 @@ impl Shared {
         !state.dirty.is_empty() && now_ms >= self.next_commit_ms(&state, clock)
     }
 
+    /// Most bytes of records in one frame: a frame of what zstd cannot compress must fit into half a
+    /// segment.
+    pub(super) fn frame_bytes_max(&self) -> usize {
+        let quarter = usize::try_from(self.config.segment_bytes / 4).unwrap_or(usize::MAX);
+        FRAME_BYTES_MAX.min(quarter)
+    }
+
     /// Writes what is due, in as many frames as it takes; gives false when a write failed.
     fn commit(&self, all: bool) -> bool {
         let drafts = {
@@ -138,7 +145,8 @@ impl Shared {
             let oldest = self
                 .now_ms()
                 .saturating_sub(millis(self.config.spill_after));
-            let mut drafts = gather(&mut state, if all { u64::MAX } else { oldest });
+            let came_in_ms = if all { u64::MAX } else { oldest };
+            let mut drafts = gather(&mut state, came_in_ms, self.frame_bytes_max());
             if let Some(draft) = drafts.first_mut() {
                 draft.frame.controls = std::mem::take(&mut state.controls);
             }
@@ -317,7 +325,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// Copies what is to be written: of each stream the unbroken beginning of what is not durable. A
 /// stream takes part when its oldest such record came in at or before `came_in_ms`.
-fn gather(state: &mut State, came_in_ms: u64) -> Vec<Draft> {
+fn gather(state: &mut State, came_in_ms: u64, bytes_max: usize) -> Vec<Draft> {
     let mut drafts: Vec<Draft> = Vec::new();
     let mut still_dirty = Vec::new();
     for id in std::mem::take(&mut state.dirty) {
@@ -332,28 +340,26 @@ fn gather(state: &mut State, came_in_ms: u64) -> Vec<Draft> {
         still_dirty.push(id);
         if oldest.at_ms <= came_in_ms && !stream.refusing {
             stream.attempted = stream.next;
-            add_sections(&mut drafts, id, stream.lane, stream.hot.range(from..));
+            let entries = stream.hot.range(from..);
+            add_sections(&mut drafts, id, (stream.lane, bytes_max), entries);
         }
     }
     state.dirty = still_dirty;
     drafts
 }
 
-/// Adds entries of a stream to the drafts of its lane, a section for each stretch without a gap.
+/// Adds entries of a stream to the drafts of its lane, a section for each stretch without a gap. A draft holds
+/// at most `bytes_max`, or one record.
 pub(super) fn add_sections<'a>(
     drafts: &mut Vec<Draft>,
     stream: StreamId,
-    lane: u8,
+    (lane, bytes_max): (u8, usize),
     entries: impl Iterator<Item = &'a Entry>,
 ) {
     for entry in entries {
         let size = entry.record.size();
         let open = drafts.iter().rposition(|d| d.lane == lane);
-        let has_room = |at: &usize| {
-            drafts
-                .get(*at)
-                .is_some_and(|d| d.bytes + size <= FRAME_BYTES_MAX)
-        };
+        let has_room = |at: &usize| drafts.get(*at).is_some_and(|d| d.bytes + size <= bytes_max);
         let at = open.filter(has_room).unwrap_or_else(|| {
             drafts.push(Draft {
                 lane,
