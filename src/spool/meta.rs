@@ -222,7 +222,8 @@ impl MetaBatch {
             .remove(format!("base/{:010}/{:010}", stream.0, run.0).as_str());
     }
 
-    /// The cursor has passed all drops of a run below `end`; what they did to sequences is in the run's base.
+    /// The cursor has passed all drops of a run below `end`; what they did to sequences is in the
+    /// run's base.
     pub fn forget_drops(&mut self, stream: StreamId, run: Run, end: u64) {
         self.changes += 1;
         self.passed.push((stream, run, end));

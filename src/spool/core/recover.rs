@@ -1,9 +1,9 @@
 //! From what lies on disk to a running spool.
 //!
 //! Segments and sled say the same of most things; where they differ the further cursor and the
-//! greater run hold. How numbers become sequences is sled's to say; without it a run whose sequences
-//! had moved takes a new epoch. A run whose identity was never stored has sent nothing, so its
-//! records need no question; without sled that cannot be known, and Kafka is asked.
+//! greater run hold. How numbers become sequences is sled's to say; without it a run whose
+//! sequences had moved takes a new epoch. A run whose identity was never stored has sent nothing,
+//! so its records need no question; without sled that cannot be known, and Kafka is asked.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -235,8 +235,8 @@ fn apply_entry(state: &mut State, entry: &log::Entry, identified: &mut Vec<Run>)
     }
 }
 
-/// What sled knew of moved sequences is gone: runs for which the log names a drop or a base go under no identity, so
-/// that the uplink gives them a new one.
+/// What sled knew of moved sequences is gone: runs for which the log names a drop or a base go
+/// under no identity, so that the uplink gives them a new one.
 fn doubt_sequences(state: &mut State, recovered: &Recovered) {
     state.newest_run = Run(state.newest_run.0 + 1);
     let nobody = state.newest_run;

@@ -311,8 +311,8 @@ impl Stream {
         moved
     }
 
-    /// Folds drops that the cursor has passed into where the count begins, and forgets runs that have drained. Gives
-    /// what must not be stored any more.
+    /// Folds drops that the cursor has passed into where the count begins, and forgets runs that
+    /// have drained. Gives what must not be stored any more.
     pub fn fold(&mut self) -> Folded {
         let (run, next) = self.confirmed;
         let (mut bases, mut drops) = (Vec::new(), Vec::new());

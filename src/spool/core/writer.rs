@@ -131,6 +131,13 @@ impl Shared {
         !state.dirty.is_empty() && now_ms >= self.next_commit_ms(&state, clock)
     }
 
+    /// Most bytes of records in one frame: a frame of what zstd cannot compress must fit into half
+    /// a segment.
+    pub(super) fn frame_bytes_max(&self) -> usize {
+        let quarter = usize::try_from(self.config.segment_bytes / 4).unwrap_or(usize::MAX);
+        FRAME_BYTES_MAX.min(quarter)
+    }
+
     /// Writes what is due, in as many frames as it takes; gives false when a write failed.
     fn commit(&self, all: bool) -> bool {
         let drafts = {
@@ -181,12 +188,6 @@ impl Shared {
                 false
             }
         }
-    }
-
-    /// Most bytes of records in one frame: well below the half segment that the log takes.
-    pub(super) fn frame_bytes_max(&self) -> usize {
-        let segment = usize::try_from(self.config.segment_bytes).unwrap_or(usize::MAX);
-        FRAME_BYTES_MAX.min(segment / 4)
     }
 
     /// Appends a frame, making room by the policy when there is none.
@@ -377,7 +378,8 @@ fn gather(state: &mut State, came_in_ms: u64, bytes_max: usize) -> Vec<Draft> {
     drafts
 }
 
-/// Adds entries of a stream to the drafts of its lane, a section for each stretch without a gap.
+/// Adds entries of a stream to the drafts of its lane, a section for each stretch without a gap. A
+/// draft holds at most `bytes_max`, or one record.
 pub(super) fn add_sections<'a>(
     drafts: &mut Vec<Draft>,
     (stream, lane): (StreamId, u8),
