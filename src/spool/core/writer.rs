@@ -15,6 +15,9 @@ use crate::metrics::{Counter, Gauge, Histogram};
 
 /// Most bytes of records in one frame: what a reader must hold to read one record of it.
 const FRAME_BYTES_MAX: usize = 512 * 1024;
+/// Records worth a commit of their own: compressed they fill so many pages that the last one's padding, which
+/// company would save, is a tenth.
+pub(super) const COMPANY_BYTES: usize = 128 * 1024;
 /// Least time between two stores of cursors and ledger while they move.
 const STORE_INTERVAL_MS: u64 = 1_000;
 /// Wait after a write or sync that failed, or while the disk is full.
@@ -103,16 +106,17 @@ impl Shared {
     fn next_commit_ms(&self, state: &State, clock: &Clock) -> u64 {
         let interval = self.sync_interval_ms(state);
         let tick = millis(self.config.spill_after) / TICKS_PER_SPILL;
-        let pause = if self.in_a_hurry(state) {
-            interval
-        } else {
-            interval.max(tick)
+        let pause = match (self.in_a_hurry(state), state.fresh_bytes) {
+            (true, COMPANY_BYTES..) => 0,
+            (true, _) => interval,
+            (false, _) => interval.max(tick),
         };
         let after_failure = clock.failed_ms.map_or(0, |failed| failed + RETRY_MS);
         (clock.committed_ms + pause).max(after_failure)
     }
 
-    /// While Kafka is away a commit waits a little for company, so that its page is worth writing.
+    /// While Kafka is away a commit waits a little for company, unless it is large enough without, so that its
+    /// page is worth writing.
     fn sync_interval_ms(&self, _state: &State) -> u64 {
         millis(self.config.sync_interval)
     }
@@ -134,6 +138,7 @@ impl Shared {
     fn commit(&self, all: bool) -> bool {
         let drafts = {
             let mut state = self.state.lock();
+            state.fresh_bytes = 0;
             let all = all || self.in_a_hurry(&state);
             let oldest = self
                 .now_ms()
