@@ -36,9 +36,10 @@ pub(super) const SPOOL: Table = Table {
                 max: MINUTE,
             },
             default: Default::Is("200"),
-            doc: "Least time between group commits; after a pause one starts at once; 0: as fast \
-                  as the disk. Too little: a commit costs a page of flash however small it is. Too \
-                  much: in an outage devices wait that long for each answer.",
+            doc: "Least time between group commits; after a pause, and with 128 KiB to write, one \
+                  starts at once; 0: as fast as the disk. Too little: a commit costs a page of \
+                  flash however small it is. Too much: in an outage devices wait that long for \
+                  each answer.",
         },
         Key {
             name: "max_bytes",

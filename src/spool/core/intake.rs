@@ -5,6 +5,7 @@ use super::super::{PROVISIONAL, StreamId};
 use super::Spool;
 use super::state::State;
 use super::stream::Entry;
+use super::writer::COMPANY_BYTES;
 use crate::kafka::partitioner;
 use crate::metrics::Counter;
 use crate::record::Record;
@@ -44,6 +45,7 @@ impl Intake for Spool {
             let mut state = self.shared.state.lock();
             was_clean |= state.dirty.is_empty();
             was_idle |= state.ready_live.is_empty();
+            let was_little = state.fresh_bytes < COMPANY_BYTES;
             for incoming in batch.drain(..) {
                 let qos0 = incoming.ticket.is_none();
                 let short = state.hot_bytes > config.memory_max_bytes;
@@ -54,7 +56,9 @@ impl Intake for Spool {
             was_idle &= !state.ready_live.is_empty();
             // The writer sees to what is dirty by its own clock, but must hear when that clock is
             // too slow.
-            if was_clean || (!state.writer_hurries && self.shared.in_a_hurry(&state)) {
+            let much = was_little && state.fresh_bytes >= COMPANY_BYTES;
+            let news = much || !state.writer_hurries;
+            if was_clean || (news && self.shared.in_a_hurry(&state)) {
                 self.shared.poke_writer(&mut state);
             }
         }
@@ -104,6 +108,7 @@ fn push(state: &mut State, incoming: Incoming, now_ms: u64, short: bool) -> bool
     }
     let listed = stream.ready;
     state.hot_bytes += size;
+    state.fresh_bytes += size;
     if !listed {
         state.offer(id);
     }

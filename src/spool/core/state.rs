@@ -143,6 +143,8 @@ pub(super) struct State {
     pub stopping: bool,
     pub hot_bytes: usize,
     pub cold_bytes: usize,
+    /// Bytes that came in since the last group commit began.
+    pub fresh_bytes: usize,
     /// Whether the writer, when it last looked, had to write without waiting for Kafka.
     pub writer_hurries: bool,
     /// Wakes the writer even if nothing is due by its clock.
@@ -182,6 +184,7 @@ impl State {
             stopping: false,
             hot_bytes: 0,
             cold_bytes: 0,
+            fresh_bytes: 0,
             writer_hurries: false,
             poke: false,
         }

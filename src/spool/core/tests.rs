@@ -655,3 +655,23 @@ fn stream_ids_are_dense() {
             .is_none()
     );
 }
+
+#[test]
+fn a_commit_waits_for_company_but_for_no_more_than_it_needs() {
+    let patient = checked::Spool {
+        sync_interval: Duration::from_secs(3600),
+        segment_bytes: 1 << 20,
+        memory_max_bytes: 16 << 20,
+        ..config()
+    };
+    let mut world = World::new(1, patient);
+    world.spool.uplink(false);
+    world.publish(0, 0, 10);
+    world.write();
+    assert_eq!(world.acks.0.lock().len(), 0);
+    for _ in 0..8 {
+        world.publish(0, 0, 16 << 10);
+    }
+    world.write();
+    assert_eq!(world.acks.0.lock().len(), 9);
+}

@@ -15,6 +15,9 @@ use crate::metrics::{Counter, Gauge, Histogram};
 
 /// Most bytes of records in one frame: what a reader must hold to read one record of it.
 const FRAME_BYTES_MAX: usize = 512 * 1024;
+/// Records worth a commit of their own: compressed they fill so many pages that the last one's
+/// padding, which company would save, is a tenth.
+pub(super) const COMPANY_BYTES: usize = 128 * 1024;
 /// Least time between two stores of cursors and ledger while they move.
 const STORE_INTERVAL_MS: u64 = 1_000;
 /// Wait after a write or sync that failed, or while the disk is full.
@@ -109,10 +112,10 @@ impl Shared {
         // A commit waits a little for company, so that its page is worth writing.
         let interval = millis(self.config.sync_interval);
         let tick = millis(self.config.spill_after) / TICKS_PER_SPILL;
-        let pause = if self.in_a_hurry(state) {
-            interval
-        } else {
-            interval.max(tick)
+        let pause = match (self.in_a_hurry(state), state.fresh_bytes) {
+            (true, COMPANY_BYTES..) => 0,
+            (true, _) => interval,
+            (false, _) => interval.max(tick),
         };
         let after_failure = clock.failed_ms.map_or(0, |failed| failed + RETRY_MS);
         (clock.committed_ms + pause).max(after_failure)
@@ -142,6 +145,7 @@ impl Shared {
     fn commit(&self, all: bool) -> bool {
         let drafts = {
             let mut state = self.state.lock();
+            state.fresh_bytes = 0;
             let all = all || self.in_a_hurry(&state);
             let oldest = self
                 .now_ms()
