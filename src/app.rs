@@ -8,7 +8,7 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
@@ -24,6 +24,9 @@ use crate::{proxy, uplink};
 
 /// Most worker threads that are started when the config does not say.
 const WORKERS_MAX: usize = 4;
+/// How long a start waits for a gateway that was just killed to let go of the data folder.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
+const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 /// Runs the gateway until SIGTERM or SIGINT.
 ///
@@ -46,13 +49,19 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("cannot make gateway.data_dir {name}"))?;
     let file = File::create(data_dir.join("lock"))
         .with_context(|| format!("cannot write to gateway.data_dir {name}"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            anyhow::bail!("gateway.data_dir {name}: another tidegate uses it")
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock gateway.data_dir {name}"))
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_WAIT => {
+                std::thread::park_timeout(LOCK_RETRY);
+            }
+            Err(TryLockError::WouldBlock) => {
+                anyhow::bail!("gateway.data_dir {name}: another tidegate uses it")
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock gateway.data_dir {name}"));
+            }
         }
     }
 }

@@ -224,11 +224,13 @@ impl<E: Engine> Pump<E> {
                     self.ask_later(batch, why, wait);
                 }
             }
-            Ok(Stand::There { records: 0, .. } | Stand::Blind)
+            Ok(stand @ (Stand::There { records: 0, .. } | Stand::Blind | Stand::Unknown))
                 if matches!(why, Why::Refused(_)) =>
             {
                 if let Why::Refused(cause) = why {
-                    self.maybe_twice(&batch);
+                    if !matches!(stand, Stand::There { .. }) {
+                        self.maybe_twice(&batch);
+                    }
                     self.smaller(&batch, cause);
                 }
             }

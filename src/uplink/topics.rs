@@ -30,8 +30,10 @@ const REPORT_EVERY: Duration = Duration::from_mins(10);
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// A topic that forgets faster than this is warned of.
 const RETENTION_LEAST_MS: i64 = 3_600_000;
-/// Timestamps that are refused this close to now are warned of.
-const TIMESTAMP_BOUND_LEAST_MS: i64 = 86_400_000;
+/// Timestamps that are refused although they are younger than this, or less ahead, are warned of. Kafka's own
+/// defaults are for ever and an hour.
+const TIMESTAMP_BEFORE_LEAST_MS: i64 = 86_400_000;
+const TIMESTAMP_AFTER_LEAST_MS: i64 = 3_600_000;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 
 #[derive(Debug)]
@@ -250,23 +252,19 @@ fn weaknesses(limits: &TopicLimits) -> Vec<String> {
             "retention.ms is {ms}: records may be deleted before anyone reads them"
         ));
     }
-    for (key, bound) in [
-        (
-            "message.timestamp.before.max.ms",
-            limits.timestamp_before_max_ms,
-        ),
-        (
-            "message.timestamp.after.max.ms",
-            limits.timestamp_after_max_ms,
-        ),
-    ] {
-        if let Some(ms) = bound
-            && (0..TIMESTAMP_BOUND_LEAST_MS).contains(&ms)
-        {
-            found.push(format!(
-                "{key} is {ms}: records that wait longer, or come from a wrong clock, are rejected"
-            ));
-        }
+    if let Some(ms) = limits.timestamp_before_max_ms
+        && (0..TIMESTAMP_BEFORE_LEAST_MS).contains(&ms)
+    {
+        found.push(format!(
+            "message.timestamp.before.max.ms is {ms}: records that wait longer are rejected"
+        ));
+    }
+    if let Some(ms) = limits.timestamp_after_max_ms
+        && (0..TIMESTAMP_AFTER_LEAST_MS).contains(&ms)
+    {
+        found.push(format!(
+            "message.timestamp.after.max.ms is {ms}: records of a clock that runs ahead are rejected"
+        ));
     }
     found
 }
@@ -290,7 +288,7 @@ mod tests {
             min_insync_replicas: Some(1),
             retention_ms: Some(60_000),
             timestamp_before_max_ms: Some(3_600_000),
-            timestamp_after_max_ms: Some(3_600_000),
+            timestamp_after_max_ms: Some(60_000),
             ..strong
         };
         assert_eq!(weaknesses(&weak).len(), 4);

@@ -234,7 +234,9 @@ pub enum LogError {
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// No room. Retryable: space returns when segments are freed.
-    #[error("spool is full: {used} of {max} bytes")]
+    #[error(
+        "spool is full: {used} of {max} bytes are used, or the file system is down to its minimum"
+    )]
     Full {
         /// Bytes of segments in use.
         used: u64,
