@@ -104,8 +104,8 @@ struct Client {
     random: u64,
 }
 
-/// Every other 16 bytes of a payload are random hex digits, so that it compresses as readings do: by about
-/// two and a half.
+/// Every other 16 bytes of a payload are random hex digits, so that it compresses as readings do:
+/// by about two and a half.
 fn vary(payload: &mut [u8], random: &mut u64) {
     for piece in payload.chunks_exact_mut(32) {
         *random ^= *random << 13;

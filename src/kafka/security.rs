@@ -1,7 +1,7 @@
 //! How a TCP connection is secured before the first request: the place for TLS and SASL.
 //!
-//! Only plain TCP so far. TLS becomes a variant of [`Stream`] made by [`Security::secure`]; SASL
-//! becomes requests that [`super::connection`] sends behind `ApiVersions`, both inside the connect
+//! Only plain TCP so far. TLS becomes a variant of `Stream` made by `Security::secure`; SASL
+//! becomes requests that `connection.rs` sends behind `ApiVersions`, both inside the connect
 //! deadline.
 
 use std::io::{self, IoSlice};

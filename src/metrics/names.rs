@@ -214,7 +214,7 @@ pub const HISTOGRAM_NAMES: [Name<Histogram>; HISTOGRAMS] = [
     ),
 ];
 
-/// Figures of the process, which [`super::process`] reads from `/proc`: name, type, meaning.
+/// Figures of the process, which `process.rs` reads from `/proc`: name, type, meaning.
 pub const PROCESS_NAMES: [(&str, &str, &str); 4] = [
     (
         "process_cpu_seconds_total",

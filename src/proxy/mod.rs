@@ -15,7 +15,7 @@
 //! - No panic is reachable from the network.
 //!
 //! Absent for now: local subscriptions (SUBSCRIBE is answered with a failure), TLS and WebSocket
-//! ([`connection`] takes any stream), passwords and ACLs, durable sessions, will delays.
+//! (`connection` takes any stream), passwords and ACLs, durable sessions, will delays.
 
 pub mod acks;
 mod batch;

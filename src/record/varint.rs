@@ -46,7 +46,7 @@ pub fn read_signed(rest: &mut &[u8]) -> Option<i64> {
     Some((value >> 1).cast_signed() ^ -((value & 1).cast_signed()))
 }
 
-/// Bytes that [`write`] takes for `value`.
+/// Bytes that [`write()`] takes for `value`.
 #[inline]
 #[must_use]
 pub fn len(value: u64) -> usize {

@@ -169,6 +169,8 @@ pub struct MetaBatch {
     sled: sled::Batch,
     identities: Vec<(Run, Identity)>,
     losses: Vec<Loss>,
+    /// Drops to forget: stream, run, number behind the last.
+    passed: Vec<(StreamId, Run, u64)>,
     changes: usize,
 }
 
@@ -211,6 +213,20 @@ impl MetaBatch {
     pub fn base(&mut self, stream: StreamId, run: Run, zero: i64, sent_as: Run) {
         let key = format!("base/{:010}/{:010}", stream.0, run.0);
         self.put(&key, &json!([zero, sent_as]));
+    }
+
+    /// A run has drained.
+    pub fn forget_base(&mut self, stream: StreamId, run: Run) {
+        self.changes += 1;
+        self.sled
+            .remove(format!("base/{:010}/{:010}", stream.0, run.0).as_str());
+    }
+
+    /// The cursor has passed all drops of a run below `end`; what they did to sequences is in the
+    /// run's base.
+    pub fn forget_drops(&mut self, stream: StreamId, run: Run, end: u64) {
+        self.changes += 1;
+        self.passed.push((stream, run, end));
     }
 
     /// Numbers (first, behind the last) that take no sequence.
@@ -364,6 +380,12 @@ impl Meta {
                 serde_json::to_vec(loss)?,
             );
             next += 1;
+        }
+        for (stream, run, end) in &batch.passed {
+            let (first, end) = (drop_key(*stream, *run, 0), drop_key(*stream, *run, *end));
+            for key in db.range(first.as_str()..end.as_str()).keys() {
+                all.remove(key?);
+            }
         }
         let lines = self.ledger.len() + batch.losses.len();
         let surplus = lines.saturating_sub(LEDGER_MAX).min(self.ledger.len());

@@ -27,11 +27,15 @@ fn check(config: &str, variables: &[(&str, &str)]) -> (i32, String, String) {
 
 #[test]
 fn a_right_configuration_ends_with_0_and_a_summary() {
-    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tidegate.toml");
-    let (code, out, err) = tidegate(&["check", "--config", sample], &[]);
-    assert_eq!((code, err.as_str()), (0, ""));
-    for part in ["ok", "127.0.0.1:1883", "127.0.0.1:8083", "-> temperature"] {
-        assert!(out.contains(part), "{out}");
+    let root = env!("CARGO_MANIFEST_DIR");
+    for sample in ["tidegate.toml", "demo.toml"] {
+        let sample = format!("{root}/examples/{sample}");
+        let (code, out, err) = tidegate(&["check", "--config", &sample], &[]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        for part in ["ok", "127.0.0.1:1883", "127.0.0.1:8083", "-> temperature"] {
+            assert!(out.contains(part), "{out}");
+        }
+        assert!(!out.contains("warning"), "{out}");
     }
 }
 

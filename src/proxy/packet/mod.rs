@@ -3,7 +3,7 @@
 //! The protocol layer is `mqtt-protocol-core`. What every message costs is done here by hand,
 //! because the library copies each PUBLISH into a buffer of its own (85 ns against 14 ns,
 //! `docs/mqtt-codec.md`): the fixed header, PUBLISH without properties or with nothing but a topic
-//! alias, and acks of fixed form. All other packets go through the library; [`control`] adds the
+//! alias, and acks of fixed form. All other packets go through the library; `control` adds the
 //! checks that it leaves out.
 //!
 //! No function here panics on any bytes. Specifications:

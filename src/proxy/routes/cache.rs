@@ -42,7 +42,7 @@ pub enum Target {
     },
     /// Nowhere: no route takes them.
     NoRoute,
-    /// Nowhere: there are [`KAFKA_TOPICS_MAX`] Kafka topics already.
+    /// Nowhere: there are `KAFKA_TOPICS_MAX` Kafka topics already.
     TooManyTopics,
 }
 

@@ -108,8 +108,8 @@ impl Shared {
         }
     }
 
-    /// Makes room by the policy of the lane's owner; gives false when nothing may be dropped.
-    pub(super) fn give_way(&self, _lane: u8) -> bool {
+    /// Makes room by `on_full`; gives false when nothing may be dropped.
+    pub(super) fn give_way(&self) -> bool {
         let victim = {
             let mut state = self.state.lock();
             if let Some(segment) = state.to_free.pop() {

@@ -54,7 +54,8 @@ impl Intake for Spool {
                 }
             }
             was_idle &= !state.ready_live.is_empty();
-            // The writer sees to what is dirty by its own clock, but must hear when that clock is too slow.
+            // The writer sees to what is dirty by its own clock, but must hear when that clock is
+            // too slow.
             let much = was_little && state.fresh_bytes >= COMPANY_BYTES;
             let news = much || !state.writer_hurries;
             if was_clean || (news && self.shared.in_a_hurry(&state)) {

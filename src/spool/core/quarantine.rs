@@ -63,6 +63,7 @@ impl Shared {
             lane: log::QUARANTINE,
             frame,
             bytes,
+            makes_room: true,
         };
         let result = {
             let mut log = self.log.lock();
@@ -88,7 +89,8 @@ impl Shared {
     }
 }
 
-/// Gives up the oldest of the quarantine when it is larger than it may be. The ledger has named those records.
+/// Gives up the oldest of the quarantine when it is larger than it may be. The ledger has named
+/// those records.
 fn bound(log: &mut Log, max_bytes: u64, segment_bytes: u64) {
     let count = u64::try_from(log.segments_of(log::QUARANTINE).len()).unwrap_or(u64::MAX);
     let oldest = log.segments_of(log::QUARANTINE).first().copied();

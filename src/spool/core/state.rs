@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::super::intake::{Refusal, Settle, Ticket, TopicOptions};
 use super::super::log::{self, FramePos, SegmentId};
 use super::super::{PROVISIONAL, Run, StreamId, TopicId, TopicPartition};
-use super::stream::{Entry, Span, Stream};
+use super::stream::{Entry, Folded, Span, Stream};
 
 /// Lanes for records: one a priority.
 pub(super) const LANES: usize = 10;
@@ -122,6 +122,8 @@ pub(super) struct State {
     /// Entries for the next frame, so that they are known without sled.
     pub controls: Vec<log::Entry>,
     pub to_free: Vec<SegmentId>,
+    /// A segment was sealed since a file was last made ahead of need.
+    pub sealed: bool,
     /// Streams whose head has outlived its time.
     pub to_expire: Vec<StreamId>,
     pub to_quarantine: Vec<Rejected>,
@@ -130,6 +132,8 @@ pub(super) struct State {
     /// Refusals not yet in the ledger.
     pub refused: HashMap<(Refusal, String), u64>,
     pub cursors_moved: Vec<StreamId>,
+    /// Bases and drops that are folded into others, until sled has forgotten them.
+    pub folded: Vec<(StreamId, Folded)>,
     /// Topics whose partition count is to be stored.
     pub counts_moved: Vec<TopicId>,
     pub uplink_up: bool,
@@ -166,11 +170,13 @@ impl State {
             lane_done: [false; LANES],
             controls: Vec::new(),
             to_free: Vec::new(),
+            sealed: false,
             to_expire: Vec::new(),
             to_quarantine: Vec::new(),
             to_deal: Vec::new(),
             refused: HashMap::new(),
             cursors_moved: Vec::new(),
+            folded: Vec::new(),
             counts_moved: Vec::new(),
             uplink_up: true,
             full: false,

@@ -15,8 +15,8 @@ use crate::metrics::{Counter, Gauge, Histogram};
 
 /// Most bytes of records in one frame: what a reader must hold to read one record of it.
 const FRAME_BYTES_MAX: usize = 512 * 1024;
-/// Records worth a commit of their own: compressed they fill so many pages that the last one's padding, which
-/// company would save, is a tenth.
+/// Records worth a commit of their own: compressed they fill so many pages that the last one's
+/// padding, which company would save, is a tenth.
 pub(super) const COMPANY_BYTES: usize = 128 * 1024;
 /// Least time between two stores of cursors and ledger while they move.
 const STORE_INTERVAL_MS: u64 = 1_000;
@@ -31,6 +31,8 @@ pub(super) struct Draft {
     pub frame: FrameDraft,
     /// Raw bytes of its records.
     pub bytes: usize,
+    /// It frees more than it takes, and may use the segment that is kept back for that.
+    pub makes_room: bool,
 }
 
 /// When the writer did what it does in intervals.
@@ -72,6 +74,9 @@ impl Shared {
             self.limit_stalled();
             self.copy_forward();
         }
+        if !stopping {
+            self.prepare_spare();
+        }
     }
 
     /// Sleeps until the next thing is due; gives true when the spool stops.
@@ -104,7 +109,9 @@ impl Shared {
 
     /// When the next group commit may start.
     fn next_commit_ms(&self, state: &State, clock: &Clock) -> u64 {
-        let interval = self.sync_interval_ms(state);
+        // A commit waits a little for company, unless it is large enough without, so that its page
+        // is worth writing.
+        let interval = millis(self.config.sync_interval);
         let tick = millis(self.config.spill_after) / TICKS_PER_SPILL;
         let pause = match (self.in_a_hurry(state), state.fresh_bytes) {
             (true, COMPANY_BYTES..) => 0,
@@ -113,12 +120,6 @@ impl Shared {
         };
         let after_failure = clock.failed_ms.map_or(0, |failed| failed + RETRY_MS);
         (clock.committed_ms + pause).max(after_failure)
-    }
-
-    /// While Kafka is away a commit waits a little for company, unless it is large enough without, so that its
-    /// page is worth writing.
-    fn sync_interval_ms(&self, _state: &State) -> u64 {
-        millis(self.config.sync_interval)
     }
 
     /// Whether records are written without waiting for Kafka.
@@ -134,6 +135,13 @@ impl Shared {
         !state.dirty.is_empty() && now_ms >= self.next_commit_ms(&state, clock)
     }
 
+    /// Most bytes of records in one frame: a frame of what zstd cannot compress must fit into half
+    /// a segment.
+    pub(super) fn frame_bytes_max(&self) -> usize {
+        let quarter = usize::try_from(self.config.segment_bytes / 4).unwrap_or(usize::MAX);
+        FRAME_BYTES_MAX.min(quarter)
+    }
+
     /// Writes what is due, in as many frames as it takes; gives false when a write failed.
     fn commit(&self, all: bool) -> bool {
         let drafts = {
@@ -143,7 +151,11 @@ impl Shared {
             let oldest = self
                 .now_ms()
                 .saturating_sub(millis(self.config.spill_after));
-            let mut drafts = gather(&mut state, if all { u64::MAX } else { oldest });
+            let mut drafts = gather(
+                &mut state,
+                if all { u64::MAX } else { oldest },
+                self.frame_bytes_max(),
+            );
             if let Some(draft) = drafts.first_mut() {
                 draft.frame.controls = std::mem::take(&mut state.controls);
             }
@@ -188,10 +200,16 @@ impl Shared {
         loop {
             let result = {
                 let mut log = self.log.lock();
-                log.append(draft.lane, &draft.frame, self)
+                let left = log.capacity_left();
+                if left < self.config.segment_bytes && !draft.makes_room {
+                    let (used, max) = (log.used_bytes(), self.config.max_bytes);
+                    Err(AppendError::Full { used, max })
+                } else {
+                    log.append(draft.lane, &draft.frame, self)
+                }
             };
             match result {
-                Err(AppendError::Full { .. }) if self.give_way(draft.lane) => {}
+                Err(AppendError::Full { .. }) if self.give_way() => {}
                 other => return other,
             }
         }
@@ -256,8 +274,9 @@ impl Shared {
         }
     }
 
-    /// Gives back segments that nobody needs. They may be found again after a power cut, so the cursors that
-    /// passed them are stored first: a provisional stream has no Kafka to ask where it stands.
+    /// Gives back segments that nobody needs. They may be found again after a power cut, so the
+    /// cursors that passed them are stored first: a provisional stream has no Kafka to ask where it
+    /// stands.
     fn give_back_segments(&self) {
         let freed = std::mem::take(&mut self.state.lock().to_free);
         if freed.is_empty() {
@@ -270,6 +289,21 @@ impl Shared {
         let mut log = self.log.lock();
         for segment in freed {
             log.free(segment);
+        }
+    }
+
+    /// After a segment was sealed: makes the file that will follow the open one now, when this
+    /// round's records are safe, so that no commit waits for zeroing. Nothing to do if a file is
+    /// about to come back.
+    fn prepare_spare(&self) {
+        let mut state = self.state.lock();
+        let sealed = std::mem::take(&mut state.sealed);
+        if !sealed || !state.to_free.is_empty() {
+            return;
+        }
+        drop(state);
+        if let Err(error) = self.log.lock().prepare_spare() {
+            tracing::warn!(%error, "no segment file could be made ahead of need");
         }
     }
 
@@ -322,7 +356,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// Copies what is to be written: of each stream the unbroken beginning of what is not durable. A
 /// stream takes part when its oldest such record came in at or before `came_in_ms`.
-fn gather(state: &mut State, came_in_ms: u64) -> Vec<Draft> {
+fn gather(state: &mut State, came_in_ms: u64, bytes_max: usize) -> Vec<Draft> {
     let mut drafts: Vec<Draft> = Vec::new();
     let mut still_dirty = Vec::new();
     for id in std::mem::take(&mut state.dirty) {
@@ -337,33 +371,36 @@ fn gather(state: &mut State, came_in_ms: u64) -> Vec<Draft> {
         still_dirty.push(id);
         if oldest.at_ms <= came_in_ms && !stream.refusing {
             stream.attempted = stream.next;
-            add_sections(&mut drafts, id, stream.lane, stream.hot.range(from..));
+            add_sections(
+                &mut drafts,
+                (id, stream.lane),
+                bytes_max,
+                stream.hot.range(from..),
+            );
         }
     }
     state.dirty = still_dirty;
     drafts
 }
 
-/// Adds entries of a stream to the drafts of its lane, a section for each stretch without a gap.
+/// Adds entries of a stream to the drafts of its lane, a section for each stretch without a gap. A
+/// draft holds at most `bytes_max`, or one record.
 pub(super) fn add_sections<'a>(
     drafts: &mut Vec<Draft>,
-    stream: StreamId,
-    lane: u8,
+    (stream, lane): (StreamId, u8),
+    bytes_max: usize,
     entries: impl Iterator<Item = &'a Entry>,
 ) {
     for entry in entries {
         let size = entry.record.size();
         let open = drafts.iter().rposition(|d| d.lane == lane);
-        let has_room = |at: &usize| {
-            drafts
-                .get(*at)
-                .is_some_and(|d| d.bytes + size <= FRAME_BYTES_MAX)
-        };
+        let has_room = |at: &usize| drafts.get(*at).is_some_and(|d| d.bytes + size <= bytes_max);
         let at = open.filter(has_room).unwrap_or_else(|| {
             drafts.push(Draft {
                 lane,
                 frame: FrameDraft::default(),
                 bytes: 0,
+                makes_room: false,
             });
             drafts.len() - 1
         });
@@ -440,6 +477,7 @@ fn note_segment(state: &mut State, draft: &Draft, done: &Appended) {
 
 /// A segment takes no more frames: if nobody needs it, it goes back at once.
 fn seal(state: &mut State, id: SegmentId) {
+    state.sealed = true;
     let Some(segment) = state.segments.get_mut(&id) else {
         return;
     };

@@ -8,10 +8,9 @@ use zstd::bulk::Decompressor;
 
 use super::files::{Segment, Table};
 use super::frame;
-use super::scan::{Found, Step, Walk, Want, lost};
+use super::scan::{Found, Want, lost};
 use super::{Directory, RAW_BYTES_MAX, Section, SegmentId, body};
 use crate::record::Record;
-use crate::spool::{Run, StreamId};
 
 /// A place in a segment: the start of a frame, or the end of the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -143,30 +142,6 @@ impl LogReader {
             }
             None => Err(self.hole(&segment, at)),
         }
-    }
-
-    /// The first frame of a segment that holds `number` of that stream and run, or a later one.
-    /// Reads headers and directories only.
-    #[must_use]
-    pub fn find(
-        &self,
-        segment: SegmentId,
-        stream: StreamId,
-        run: Run,
-        number: u64,
-    ) -> Option<FramePos> {
-        let segment = self.table.get(segment)?;
-        let wanted = |section: &Section| {
-            section.stream == stream && section.run == run && section.end() > number
-        };
-        let first = segment.first_number;
-        let mut walk = Walk::new(segment.region(), segment.start, first, Want::Front);
-        walk.find_map(|step| match step {
-            Step::Frame(found) if found.directory.sections.iter().any(wanted) => {
-                Some(start_of(&segment, &found))
-            }
-            _ => None,
-        })
     }
 
     fn segment(&self, id: SegmentId) -> Result<Arc<Segment>, ReadError> {

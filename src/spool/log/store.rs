@@ -72,6 +72,10 @@ pub trait StoreFile: Send + Sync + Debug {
     /// # Errors
     /// The disk's.
     fn length(&self) -> io::Result<u64>;
+
+    /// Lets the kernel forget what it keeps of the file in memory; only a hint. Whoever changes a
+    /// page of a large folio dirties all of it in the kernel's books, though not on the disk.
+    fn forget(&self) {}
 }
 
 /// A real folder.
@@ -182,6 +186,13 @@ impl StoreFile for DiskFile {
         Ok(metadata
             .map_err(|error| with_path(&self.path, &error))?
             .len())
+    }
+
+    fn forget(&self) {
+        let hint = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+        if let Err(error) = hint {
+            tracing::debug!(%error, "a segment's pages stay in memory");
+        }
     }
 }
 

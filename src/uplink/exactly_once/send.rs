@@ -151,7 +151,8 @@ impl ExactlyOnce {
     }
 }
 
-/// `tidegate.id`, `tidegate.run` and the name of `tidegate.seq`, as all records of a batch have them.
+/// `tidegate.id`, `tidegate.run` and the name of `tidegate.seq`, as all records of a batch have
+/// them.
 fn provenance(gateway: &str, run: Run) -> BytesMut {
     let mut out = BytesMut::new();
     let run = run.to_string();
