@@ -109,7 +109,8 @@ impl Shared {
 
     /// When the next group commit may start.
     fn next_commit_ms(&self, state: &State, clock: &Clock) -> u64 {
-        // A commit waits a little for company, so that its page is worth writing.
+        // A commit waits a little for company, unless it is large enough without, so that its page
+        // is worth writing.
         let interval = millis(self.config.sync_interval);
         let tick = millis(self.config.spill_after) / TICKS_PER_SPILL;
         let pause = match (self.in_a_hurry(state), state.fresh_bytes) {
