@@ -235,12 +235,8 @@ impl<E: Engine> Pump<E> {
                 }
             }
             Ok(Stand::There { records: 0, .. }) => {
-                let wait = if why == Why::Doubt {
-                    Duration::ZERO
-                } else {
-                    wait
-                };
-                self.later(Phase::Send, batch, wait);
+                let now = why == Why::Doubt;
+                self.later(Phase::Send, batch, if now { Duration::ZERO } else { wait });
             }
             Ok(Stand::There { records, .. }) => {
                 // A late request of a dead run brought the first ones; the next acknowledgement

@@ -30,8 +30,8 @@ const REPORT_EVERY: Duration = Duration::from_mins(10);
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// A topic that forgets faster than this is warned of.
 const RETENTION_LEAST_MS: i64 = 3_600_000;
-/// Timestamps that are refused although they are younger than this, or less ahead, are warned of. Kafka's own
-/// defaults are for ever and an hour.
+/// Timestamps that are refused although they are younger than this, or less ahead, are warned of.
+/// Kafka's own defaults are for ever and an hour.
 const TIMESTAMP_BEFORE_LEAST_MS: i64 = 86_400_000;
 const TIMESTAMP_AFTER_LEAST_MS: i64 = 3_600_000;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
