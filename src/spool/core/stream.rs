@@ -410,7 +410,8 @@ impl Stream {
         true
     }
 
-    /// The first place on disk that is not in memory and not confirmed, with its segment.
+    /// The first place on disk that is not in memory and not confirmed, and the first segment that
+    /// may hold it.
     pub fn first_unloaded(&self, run: Run) -> Option<(Place, SegmentId)> {
         let upto = self
             .hot
@@ -428,10 +429,20 @@ impl Stream {
                 }
             }
             if place.1 <= span.last {
-                return (place < upto).then_some((place, span.segment));
+                return (place < upto).then(|| (place, self.first_segment(place, span.segment)));
             }
         }
         None
+    }
+
+    /// The oldest segment that may hold a place: spans of a restart are wider than what they stand for.
+    fn first_segment(&self, place: Place, known: SegmentId) -> SegmentId {
+        let may_hold = |s: &&Span| s.run == place.0 && s.first <= place.1 && place.1 <= s.last;
+        self.spans
+            .iter()
+            .filter(may_hold)
+            .map(|s| s.segment)
+            .fold(known, SegmentId::min)
     }
 
     fn drops_of(&self, run: Run) -> &[(u64, u64)] {

@@ -675,3 +675,137 @@ fn a_commit_waits_for_company_but_for_no_more_than_it_needs() {
     world.write();
     assert_eq!(world.acks.0.lock().len(), 9);
 }
+
+/// A topic that cannot be sent, and one that can: what the second sends is acknowledged, the first waits.
+fn one_of_two_stalls(config: checked::Spool, rounds: u64) -> (World, StreamId) {
+    let mut world = World::new(8, config);
+    world.publish(0, 0, 10);
+    world.publish(1, 0, 10);
+    world.facts(1);
+    world.write();
+    world.take();
+    let stalled = world
+        .out
+        .iter()
+        .find(|(taken, _)| &*taken.to.topic == "t0")
+        .unwrap()
+        .0
+        .stream;
+    world.spool.put_back(stalled);
+    for (taken, appended) in std::mem::take(&mut world.out) {
+        if taken.stream != stalled {
+            world.acknowledge(&taken, appended);
+        }
+    }
+    world.spool.stalled(stalled, true);
+    for _ in 0..rounds {
+        world.publish(0, 0, 300);
+        for _ in 0..8 {
+            world.publish(1, 0, 300);
+        }
+        world.write();
+        loop {
+            world.load();
+            let taken = world.spool.take(&LIMITS, &mut |id, _| id != stalled);
+            if taken.is_empty() {
+                break;
+            }
+            for taken in taken {
+                world.acknowledge(&taken, false);
+            }
+        }
+        world.spool.shared.limit_stalled();
+        world.spool.shared.copy_forward();
+    }
+    (world, stalled)
+}
+
+#[test]
+fn a_stalled_stream_holds_its_share_of_the_disk_and_no_more() {
+    let config = checked::Spool {
+        stalled_max_percent: 1,
+        ..config()
+    };
+    let share = config.max_bytes / 100;
+    let (mut world, stalled) = one_of_two_stalls(config, 400);
+    let held = world
+        .spool
+        .shared
+        .state
+        .lock()
+        .stream(stalled)
+        .unwrap()
+        .disk_bytes;
+    assert!(held > share && held < share * 2, "{held} of {share}");
+    let waiting = world.sent.len() - world.acks.0.lock().len();
+    assert!(waiting > 100, "its senders wait: {waiting}");
+    world.spool.stalled(stalled, false);
+    world.drain();
+    world.check(8);
+    assert_eq!(world.acks.0.lock().len(), world.sent.len());
+}
+
+#[test]
+fn what_a_stalled_stream_left_in_many_segments_is_copied_into_few() {
+    let config = checked::Spool {
+        max_bytes: 1 << 20,
+        stalled_max_percent: 100,
+        mode: SpoolMode::Always,
+        ..config()
+    };
+    let (mut world, stalled) = one_of_two_stalls(config, 600);
+    let first = world
+        .spool
+        .shared
+        .state
+        .lock()
+        .stream(stalled)
+        .unwrap()
+        .spans[0]
+        .segment;
+    assert!(first.0 > 2, "nothing was copied forward: {first:?}");
+    world.crash(false);
+    world.drain();
+    world.check(8);
+    assert_eq!(world.acks.0.lock().len(), world.sent.len());
+}
+
+#[test]
+fn what_kafka_confirmed_before_it_was_written_is_no_hole_after_a_restart() {
+    let mut world = World::new(9, config());
+    world.publish(0, 0, 10);
+    world.facts(1);
+    world.write();
+    world.publish(0, 0, 10);
+    world.write();
+    for _ in 0..3 {
+        world.publish(0, 0, 10);
+    }
+    world.take();
+    for (taken, appended) in std::mem::take(&mut world.out) {
+        world.acknowledge(&taken, appended);
+    }
+    world.publish(0, 0, 10);
+    world.write();
+    world.crash(false);
+    // Kafka has forgotten the producer: all of the run is offered again.
+    let left = world.spool.unresolved(1).pop().unwrap();
+    world
+        .spool
+        .resolved(left.stream, left.run, left.sequence, None, false);
+    let mut numbers = Vec::new();
+    for _ in 0..10 {
+        world.load();
+        for taken in world.spool.take(&LIMITS, &mut |_, _| true) {
+            numbers.extend(&taken.numbers);
+            let last = *taken.numbers.last().unwrap();
+            world.spool.appended(taken.stream, taken.run, last, None);
+        }
+    }
+    assert_eq!(
+        (left.first, left.last, numbers.last()),
+        (numbers[0], 5, Some(&5))
+    );
+    assert!(numbers.len() < 6, "the test has no gap: {numbers:?}");
+    assert_eq!(world.metrics.count(Counter::LostDamaged), 0);
+}
