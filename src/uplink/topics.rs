@@ -263,7 +263,7 @@ fn weaknesses(limits: &TopicLimits) -> Vec<String> {
         && (0..TIMESTAMP_AFTER_LEAST_MS).contains(&ms)
     {
         found.push(format!(
-            "message.timestamp.after.max.ms is {ms}: records of a clock that runs ahead are rejected"
+            "message.timestamp.after.max.ms is {ms}: records of a clock that is ahead are rejected"
         ));
     }
     found

@@ -76,7 +76,8 @@ impl Shared {
         }
     }
 
-    /// Where to read next: the highest lane that is not done, if there is room in memory; `Err`: its end.
+    /// Where to read next: the highest lane that is not done, if there is room in memory; `Err`:
+    /// its end.
     fn next_reading(&self, state: &mut State) -> Option<(usize, Result<Reading, Reading>)> {
         if !state.uplink_up || state.cold_bytes >= self.config.memory_max_bytes / 2 {
             return None;
@@ -200,8 +201,8 @@ impl Shared {
         Step::Went
     }
 
-    /// The end of a lane. Streams that still miss records there are looked for again from the first segment that
-    /// may hold them; if that brings nothing they miss what was never written.
+    /// The end of a lane. Streams that still miss records there are looked for again from the first
+    /// segment that may hold them; if that brings nothing they miss what was never written.
     fn mark_done(&self, lane: usize, reading: Reading) {
         let mut gaps = Vec::new();
         {
@@ -230,8 +231,9 @@ impl Shared {
         }
     }
 
-    /// A restart knows of a segment only the first and the last number of a stream. What is not between them was
-    /// confirmed by Kafka before it had to be written, or dropped: the loader goes on behind it.
+    /// A restart knows of a segment only the first and the last number of a stream. What is not
+    /// between them was confirmed by Kafka before it had to be written, or dropped: the loader goes
+    /// on behind it.
     fn skip_gap(&self, id: StreamId, place: Place) {
         let mut segments: Vec<SegmentId> = {
             let state = self.state.lock();
@@ -268,7 +270,14 @@ impl Shared {
             .max();
         let next = next.or(last.map(|last| last + 1)).unwrap_or(place.1);
         if next > place.1 {
-            tracing::info!(stream = id.0, run = %place.0, from = place.1, to = next, "nothing was written here");
+            let (run, from) = (place.0.0, place.1);
+            tracing::info!(
+                stream = id.0,
+                run,
+                from,
+                to = next,
+                "nothing was written here"
+            );
             stream.load_next = (place.0, next);
         }
         state.seek(id);

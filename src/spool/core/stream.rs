@@ -435,7 +435,8 @@ impl Stream {
         None
     }
 
-    /// The oldest segment that may hold a place: spans of a restart are wider than what they stand for.
+    /// The oldest segment that may hold a place: spans of a restart are wider than what they stand
+    /// for.
     fn first_segment(&self, place: Place, known: SegmentId) -> SegmentId {
         let may_hold = |s: &&Span| s.run == place.0 && s.first <= place.1 && place.1 <= s.last;
         self.spans

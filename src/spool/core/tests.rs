@@ -676,7 +676,8 @@ fn a_commit_waits_for_company_but_for_no_more_than_it_needs() {
     assert_eq!(world.acks.0.lock().len(), 9);
 }
 
-/// A topic that cannot be sent, and one that can: what the second sends is acknowledged, the first waits.
+/// A topic that cannot be sent, and one that can: what the second sends is acknowledged, the first
+/// waits.
 fn one_of_two_stalls(config: checked::Spool, rounds: u64) -> (World, StreamId) {
     let mut world = World::new(8, config);
     world.publish(0, 0, 10);
