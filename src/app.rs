@@ -38,8 +38,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     result
 }
 
-/// Makes the data folder and takes it for this process, before anything in it is read: a second gateway would
-/// cut what the first is writing as a torn tail.
+/// Makes the data folder and takes it for this process, before anything in it is read: a second
+/// gateway would cut what the first is writing as a torn tail.
 fn lock(data_dir: &Path) -> anyhow::Result<File> {
     let name = data_dir.display();
     std::fs::create_dir_all(data_dir)

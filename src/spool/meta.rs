@@ -213,6 +213,19 @@ impl MetaBatch {
         self.put(&key, &json!([zero, sent_as]));
     }
 
+    /// A run has drained.
+    pub fn forget_base(&mut self, stream: StreamId, run: Run) {
+        self.changes += 1;
+        self.sled
+            .remove(format!("base/{:010}/{:010}", stream.0, run.0).as_str());
+    }
+
+    /// The cursor has passed a drop; what it did to sequences is in the run's base.
+    pub fn forget_drop(&mut self, stream: StreamId, run: Run, first: u64) {
+        self.changes += 1;
+        self.sled.remove(drop_key(stream, run, first).as_str());
+    }
+
     /// Numbers (first, behind the last) that take no sequence.
     pub fn drop_range(&mut self, stream: StreamId, run: Run, range: (u64, u64), fate_known: bool) {
         self.put(

@@ -16,9 +16,6 @@ use super::stream::Entry;
 use super::writer::Draft;
 use crate::record::Record;
 
-/// Records that are dealt in one frame.
-const DEAL_MAX: usize = 1_000;
-
 impl Shared {
     /// Deals what can be dealt; a topic that must still wait is looked at again when it has drained
     /// further.
@@ -81,21 +78,15 @@ impl Shared {
             .hot
             .iter()
             .take_while(|e| in_memory && e.number < attempted);
-        let mut left = self.frame_bytes_max();
-        let mut fits = |at: usize, entry: &Entry| {
-            let size = entry.record.size();
-            let fits = at == 0 || size <= left;
-            left = left.saturating_sub(size);
-            fits
-        };
+        let (bytes_max, mut bytes) = (self.frame_bytes_max(), 0);
         let entries: Vec<(Run, u64, Record)> = stream
             .cold
             .iter()
             .chain(hot)
-            .take(DEAL_MAX)
-            .enumerate()
-            .take_while(|(at, entry)| fits(*at, entry))
-            .map(|(_, entry)| entry)
+            .take_while(|e| {
+                bytes += e.record.size();
+                bytes <= bytes_max || bytes == e.record.size()
+            })
             .map(|e| (e.run, e.number, e.record.clone()))
             .collect();
         let last = entries.last().map(|e| (e.0, e.1))?;
@@ -103,12 +94,10 @@ impl Shared {
         topic.dealing = true;
         let before = std::mem::replace(&mut topic.partitions, count);
         let mut sections: Vec<SectionDraft> = Vec::new();
-        let mut bytes = 0;
         for (_, _, record) in entries {
             let Some(to) = partition_of(state, id, &record) else {
                 continue;
             };
-            bytes += record.size();
             let run = state.run;
             let stream = state.stream(to)?;
             // Numbered and durable at once, so that the loader, not memory, brings them to the
@@ -137,7 +126,15 @@ impl Shared {
             controls: vec![cursor],
             sections,
         };
-        Some((provisional, vec![Draft { lane, frame, bytes }]))
+        Some((
+            provisional,
+            vec![Draft {
+                lane,
+                frame,
+                bytes,
+                makes_room: true,
+            }],
+        ))
     }
 
     /// Deals the provisional records that were never written, with those who wait for them; then

@@ -61,7 +61,7 @@ impl Catalog for Shared {
 fn add_numberings(all: &mut Vec<log::Entry>, stream: &super::stream::Stream) {
     for numbering in &stream.numberings {
         let (run, sent_as) = (numbering.run, numbering.sent_as);
-        if run != sent_as {
+        if run != sent_as || numbering.zero != 0 {
             let from = numbering.zero.cast_unsigned();
             all.push(log::Entry::Base {
                 stream: stream.id,
@@ -96,11 +96,15 @@ impl Shared {
             return true;
         }
         let result = self.meta.lock().apply(&batch, true);
-        if let Err(error) = &result {
-            self.metrics.add(Counter::DiskErrors, 1);
-            tracing::warn!(%error, "cannot store cursors and ledger");
-            // Counts and refusals are told again by Kafka and by the next refusal; cursors are tried again.
-            self.state.lock().cursors_moved.extend(cursors);
+        let mut state = self.state.lock();
+        match &result {
+            Ok(()) => state.folded.clear(),
+            Err(error) => {
+                self.metrics.add(Counter::DiskErrors, 1);
+                tracing::warn!(%error, "cannot store cursors and ledger");
+                // Counts and refusals are told again by Kafka and by the next refusal; cursors are tried again.
+                state.cursors_moved.extend(cursors);
+            }
         }
         result.is_ok()
     }
@@ -114,15 +118,29 @@ fn collect(state: &mut State) -> MetaBatch {
         };
         stream.cursor_moved = false;
         let (run, next) = stream.confirmed;
-        batch.cursor(
-            id,
-            &stream.to,
-            Cursor {
-                run,
-                next,
-                offset: stream.offset,
-            },
-        );
+        let cursor = Cursor {
+            run,
+            next,
+            offset: stream.offset,
+        };
+        batch.cursor(id, &stream.to, cursor);
+        let folded = stream.fold();
+        for n in stream
+            .numberings
+            .iter()
+            .filter(|n| n.zero != 0 || n.run != n.sent_as)
+        {
+            batch.base(id, n.run, n.zero, n.sent_as);
+        }
+        state.folded.push((id, folded));
+    }
+    for (id, (bases, drops)) in &state.folded {
+        for run in bases {
+            batch.forget_base(*id, *run);
+        }
+        for (run, first) in drops {
+            batch.forget_drop(*id, *run, *first);
+        }
     }
     for id in std::mem::take(&mut state.counts_moved) {
         if let Some(topic) = state.topic(id) {

@@ -63,6 +63,7 @@ impl Shared {
             lane: log::QUARANTINE,
             frame,
             bytes,
+            makes_room: true,
         };
         let result = {
             let mut log = self.log.lock();

@@ -1,7 +1,8 @@
 //! From what lies on disk to a running spool.
 //!
-//! Segments and sled say the same of most things; where they differ the further cursor, the greater
-//! run and the union of drops hold. A run whose identity was never stored has sent nothing, so its
+//! Segments and sled say the same of most things; where they differ the further cursor and the
+//! greater run hold. How numbers become sequences is sled's to say; without it a run whose sequences
+//! had moved takes a new epoch. A run whose identity was never stored has sent nothing, so its
 //! records need no question; without sled that cannot be known, and Kafka is asked.
 
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::super::intake::TopicOptions;
 use super::super::log::{self, Log, LogConfig, Recovered, Store};
-use super::super::meta::{Meta, Stored};
+use super::super::meta::{Meta, MetaBatch, Stored};
 use super::super::{Run, StreamId, TopicId, TopicPartition};
 use super::intake::RECORD_BYTES_MAX;
 use super::state::{Segment, State};
@@ -37,7 +38,10 @@ pub(super) fn open(
         compression_level: config.compression_level,
     };
     let (mut log, recovered) = Log::open(store, log_config)?;
-    let (meta, fresh) = Meta::open(meta_folder)?;
+    let (mut meta, fresh) = Meta::open(meta_folder)?;
+    if fresh {
+        tell(&mut meta, &recovered)?;
+    }
     let stored = meta.load();
     metrics.add(Counter::TornTails, recovered.torn_tails);
     let mut state = assemble(&recovered, &stored, fresh);
@@ -61,6 +65,19 @@ pub(super) fn open(
     shared.report_damage(&recovered);
     shared.begin_run();
     Ok(shared)
+}
+
+/// Tells a new state what the log knows of it.
+fn tell(meta: &mut Meta, recovered: &Recovered) -> std::io::Result<()> {
+    let mut batch = MetaBatch::default();
+    for entry in &recovered.entries {
+        match entry {
+            log::Entry::Identity { run, identity } => batch.identity(*run, identity),
+            log::Entry::Partitions { topic, count } => batch.partitions(topic, *count),
+            _ => {}
+        }
+    }
+    meta.apply(&batch, true)
 }
 
 impl Shared {
@@ -122,6 +139,9 @@ fn assemble(recovered: &Recovered, stored: &Stored, meta_is_new: bool) -> State 
         apply_entry(&mut state, entry, &mut identified);
     }
     apply_stored(&mut state, stored);
+    if meta_is_new {
+        doubt_sequences(&mut state, recovered);
+    }
     add_segments(&mut state, recovered);
     for stream in &mut state.streams {
         finish(stream, run, |run| meta_is_new || identified.contains(&run));
@@ -197,23 +217,6 @@ fn apply_entry(state: &mut State, entry: &log::Entry, identified: &mut Vec<Run>)
         } => {
             move_cursor(state, *stream, (*run, *next), *offset);
         }
-        log::Entry::Drop {
-            stream,
-            run,
-            from,
-            to,
-            ..
-        } => {
-            if let Some(stream) = state.stream(*stream) {
-                stream.numbering(*run).drop_range(*from, *to);
-            }
-        }
-        log::Entry::Base {
-            stream,
-            run,
-            from,
-            sent_as,
-        } => rebase(state, *stream, *run, from.cast_signed(), *sent_as),
         log::Entry::Identity { run, .. } => identified.push(*run),
         log::Entry::Partitions { topic, count } => {
             let known = state
@@ -224,7 +227,25 @@ fn apply_entry(state: &mut State, entry: &log::Entry, identified: &mut Vec<Run>)
                 set_count(state, topic, *count);
             }
         }
-        log::Entry::Declare { .. } | log::Entry::RunStart { .. } | log::Entry::Note(_) => {}
+        log::Entry::Declare { .. }
+        | log::Entry::Drop { .. }
+        | log::Entry::Base { .. }
+        | log::Entry::RunStart { .. }
+        | log::Entry::Note(_) => {}
+    }
+}
+
+/// What sled knew of moved sequences is gone: runs for which the log names a drop or a base go under no identity, so
+/// that the uplink gives them a new one.
+fn doubt_sequences(state: &mut State, recovered: &Recovered) {
+    state.newest_run = Run(state.newest_run.0 + 1);
+    let nobody = state.newest_run;
+    for entry in &recovered.entries {
+        if let log::Entry::Drop { stream, run, .. } | log::Entry::Base { stream, run, .. } = entry
+            && let Some(stream) = state.stream(*stream)
+        {
+            stream.numbering(*run).sent_as = nobody;
+        }
     }
 }
 

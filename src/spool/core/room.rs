@@ -58,9 +58,12 @@ impl Shared {
         let Some((segment, lane)) = emptiest(&self.state.lock()) else {
             return;
         };
-        let Some(drafts) = self.left_of(segment, lane) else {
+        let Some(mut drafts) = self.left_of(segment, lane) else {
             return;
         };
+        for draft in &mut drafts {
+            draft.makes_room = true;
+        }
         for draft in &drafts {
             if !self.write(draft) {
                 return;
@@ -117,8 +120,12 @@ impl Shared {
                     })
                     .collect();
                 drop(state);
-                let bounds = (lane, self.frame_bytes_max());
-                add_sections(&mut drafts, info.stream, bounds, entries.iter());
+                add_sections(
+                    &mut drafts,
+                    (info.stream, lane),
+                    self.frame_bytes_max(),
+                    entries.iter(),
+                );
             }
         }
     }

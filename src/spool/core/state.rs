@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::super::intake::{Refusal, Settle, Ticket, TopicOptions};
 use super::super::log::{self, FramePos, SegmentId};
 use super::super::{PROVISIONAL, Run, StreamId, TopicId, TopicPartition};
-use super::stream::{Entry, Span, Stream};
+use super::stream::{Entry, Folded, Span, Stream};
 
 /// Lanes for records: one a priority.
 pub(super) const LANES: usize = 10;
@@ -130,6 +130,8 @@ pub(super) struct State {
     /// Refusals not yet in the ledger.
     pub refused: HashMap<(Refusal, String), u64>,
     pub cursors_moved: Vec<StreamId>,
+    /// Bases and drops that are folded into others, until sled has forgotten them.
+    pub folded: Vec<(StreamId, Folded)>,
     /// Topics whose partition count is to be stored.
     pub counts_moved: Vec<TopicId>,
     pub uplink_up: bool,
@@ -169,6 +171,7 @@ impl State {
             to_deal: Vec::new(),
             refused: HashMap::new(),
             cursors_moved: Vec::new(),
+            folded: Vec::new(),
             counts_moved: Vec::new(),
             uplink_up: true,
             full: false,

@@ -20,6 +20,9 @@ use crate::record::Record;
 /// A place in a stream: runs come one after the other, numbers within them.
 pub(super) type Place = (Run, u64);
 
+/// Runs whose bases, and drops (by run and first number) that need not be stored any more.
+pub(super) type Folded = (Vec<Run>, Vec<(Run, u64)>);
+
 /// A record in memory.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -306,6 +309,38 @@ impl Stream {
             moved.push((numbering.run, numbering.zero));
         }
         moved
+    }
+
+    /// Folds drops that the cursor has passed into where the count begins, and forgets runs that have drained. Gives
+    /// what must not be stored any more: bases of runs, drops by their first numbers.
+    pub fn fold(&mut self) -> Folded {
+        let (run, next) = self.confirmed;
+        let (mut bases, mut drops) = (Vec::new(), Vec::new());
+        self.numberings.retain(|numbering| {
+            let over = numbering.run < run;
+            if over {
+                bases.push(numbering.run);
+                drops.extend(
+                    numbering
+                        .drops
+                        .iter()
+                        .map(|(first, _)| (numbering.run, *first)),
+                );
+            }
+            !over
+        });
+        if let Some(numbering) = self.numberings.iter_mut().find(|n| n.run == run) {
+            let passed = numbering
+                .drops
+                .iter()
+                .take_while(|(_, end)| *end <= next)
+                .count();
+            for (first, end) in numbering.drops.drain(..passed) {
+                drops.push((run, first));
+                numbering.zero = numbering.zero.saturating_add((end - first).cast_signed());
+            }
+        }
+        (bases, drops)
     }
 
     /// Records that are not durable yet: their index in `hot`.

@@ -20,6 +20,9 @@ use crate::config::checked::{self, OnFull, SpoolMode};
 use crate::metrics::{Counter, Metrics};
 use crate::record::RecordWriter;
 
+/// Of this topic's records a third are too old when they come in.
+const SHORT_LIVED: u64 = 3;
+
 const LIMITS: TakeLimits = TakeLimits {
     batch_bytes_max: 600,
     streams_max: 4,
@@ -163,11 +166,18 @@ impl World {
 
     fn publish(&mut self, topic: u64, key: u64, size: usize) {
         let name = format!("t{topic}");
-        let id = self.spool.topic(&name, &TopicOptions::default());
+        let short_lived = topic == SHORT_LIVED;
+        let ttl = short_lived.then_some(Duration::from_secs(60));
+        let id = self.spool.topic(&name, &TopicOptions { priority: 0, ttl });
         let mut value = self.next_id.to_le_bytes().to_vec();
         value.extend((0..size).map(|_| self.random.next() as u8));
-        let record =
-            RecordWriter::new(64, Some(&key.to_le_bytes()), Some(&value)).finish(super::wall_ms());
+        let age = if short_lived && self.random.one_in(3) {
+            3_600_000
+        } else {
+            0
+        };
+        let record = RecordWriter::new(64, Some(&key.to_le_bytes()), Some(&value))
+            .finish(super::wall_ms() - age);
         let ticket = Some(Ticket {
             to: self.acks.clone(),
             token: self.next_id,
@@ -216,6 +226,12 @@ impl World {
         let at = usize::try_from(self.random.below(self.out.len() as u64)).unwrap();
         let (taken, appended) = self.out.swap_remove(at);
         match (appended, self.random.below(4)) {
+            (false, 0) if self.random.one_in(3) => {
+                let at = self.random.below(taken.numbers.len() as u64);
+                let number = taken.numbers[usize::try_from(at).unwrap()];
+                self.spool
+                    .quarantine(taken.stream, taken.run, number, "rejected");
+            }
             (false, 0) => self.spool.put_back(taken.stream),
             (false, 1) => {
                 self.broker.append(&taken);
@@ -342,8 +358,9 @@ impl World {
             let before = last.insert((topic.clone(), *key), *id);
             assert!(before < Some(*id), "seed {seed}: {id} behind {before:?}");
         }
-        let dropped =
-            self.metrics.count(Counter::DroppedFull) + self.metrics.count(Counter::DroppedExpired);
+        let dropped = self.metrics.count(Counter::DroppedFull)
+            + self.metrics.count(Counter::DroppedExpired)
+            + self.metrics.count(Counter::Quarantined);
         let missing: Vec<_> = self
             .acks
             .0
@@ -354,6 +371,10 @@ impl World {
             .collect();
         if missing.len() as u64 > dropped {
             self.report(|_, _| true);
+            let mut named: Vec<_> = missing.iter().map(|id| (&self.sent[id], id)).collect();
+            named.sort();
+            println!("ledger {:#?}", self.spool.shared.meta.lock().ledger(100));
+            println!("missing {named:?}\nthere {:?}", self.broker.0);
         }
         assert!(
             missing.len() as u64 <= dropped,
@@ -380,11 +401,16 @@ fn live(seed: u64, steps: u64) -> World {
     for _ in 0..steps {
         match world.random.below(20) {
             0..=5 => {
-                let (topic, key) = (world.random.below(3), world.random.below(6));
+                let (topic, key) = (world.random.below(4), world.random.below(6));
                 let size = usize::try_from(world.random.below(200)).unwrap();
                 world.publish(topic, key, size);
             }
-            6..=8 => world.write(),
+            6..=8 => {
+                world.write();
+                if world.random.one_in(4) {
+                    world.spool.shared.store();
+                }
+            }
             9 => world.load(),
             10..=11 => world.take(),
             12..=15 => world.answer(),

@@ -28,6 +28,8 @@ pub(super) struct Draft {
     pub frame: FrameDraft,
     /// Raw bytes of its records.
     pub bytes: usize,
+    /// It frees more than it takes, and may use the segment that is kept back for that.
+    pub makes_room: bool,
 }
 
 /// When the writer did what it does in intervals.
@@ -130,13 +132,6 @@ impl Shared {
         !state.dirty.is_empty() && now_ms >= self.next_commit_ms(&state, clock)
     }
 
-    /// Most bytes of records in one frame: a frame of what zstd cannot compress must fit into half a
-    /// segment.
-    pub(super) fn frame_bytes_max(&self) -> usize {
-        let quarter = usize::try_from(self.config.segment_bytes / 4).unwrap_or(usize::MAX);
-        FRAME_BYTES_MAX.min(quarter)
-    }
-
     /// Writes what is due, in as many frames as it takes; gives false when a write failed.
     fn commit(&self, all: bool) -> bool {
         let drafts = {
@@ -145,8 +140,11 @@ impl Shared {
             let oldest = self
                 .now_ms()
                 .saturating_sub(millis(self.config.spill_after));
-            let came_in_ms = if all { u64::MAX } else { oldest };
-            let mut drafts = gather(&mut state, came_in_ms, self.frame_bytes_max());
+            let mut drafts = gather(
+                &mut state,
+                if all { u64::MAX } else { oldest },
+                self.frame_bytes_max(),
+            );
             if let Some(draft) = drafts.first_mut() {
                 draft.frame.controls = std::mem::take(&mut state.controls);
             }
@@ -186,12 +184,24 @@ impl Shared {
         }
     }
 
+    /// Most bytes of records in one frame: well below the half segment that the log takes.
+    pub(super) fn frame_bytes_max(&self) -> usize {
+        let segment = usize::try_from(self.config.segment_bytes).unwrap_or(usize::MAX);
+        FRAME_BYTES_MAX.min(segment / 4)
+    }
+
     /// Appends a frame, making room by the policy when there is none.
     fn append(&self, draft: &Draft) -> Result<Appended, AppendError> {
         loop {
             let result = {
                 let mut log = self.log.lock();
-                log.append(draft.lane, &draft.frame, self)
+                let left = log.capacity_left();
+                if left < self.config.segment_bytes && !draft.makes_room {
+                    let (used, max) = (log.used_bytes(), self.config.max_bytes);
+                    Err(AppendError::Full { used, max })
+                } else {
+                    log.append(draft.lane, &draft.frame, self)
+                }
             };
             match result {
                 Err(AppendError::Full { .. }) if self.give_way(draft.lane) => {}
@@ -340,20 +350,23 @@ fn gather(state: &mut State, came_in_ms: u64, bytes_max: usize) -> Vec<Draft> {
         still_dirty.push(id);
         if oldest.at_ms <= came_in_ms && !stream.refusing {
             stream.attempted = stream.next;
-            let entries = stream.hot.range(from..);
-            add_sections(&mut drafts, id, (stream.lane, bytes_max), entries);
+            add_sections(
+                &mut drafts,
+                (id, stream.lane),
+                bytes_max,
+                stream.hot.range(from..),
+            );
         }
     }
     state.dirty = still_dirty;
     drafts
 }
 
-/// Adds entries of a stream to the drafts of its lane, a section for each stretch without a gap. A draft holds
-/// at most `bytes_max`, or one record.
+/// Adds entries of a stream to the drafts of its lane, a section for each stretch without a gap.
 pub(super) fn add_sections<'a>(
     drafts: &mut Vec<Draft>,
-    stream: StreamId,
-    (lane, bytes_max): (u8, usize),
+    (stream, lane): (StreamId, u8),
+    bytes_max: usize,
     entries: impl Iterator<Item = &'a Entry>,
 ) {
     for entry in entries {
@@ -365,6 +378,7 @@ pub(super) fn add_sections<'a>(
                 lane,
                 frame: FrameDraft::default(),
                 bytes: 0,
+                makes_room: false,
             });
             drafts.len() - 1
         });
