@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::super::intake::{Incoming, Intake, Settle, Ticket, TopicOptions};
+use super::super::log::QUARANTINE;
 use super::super::log::sim::{Fail, Rng, SimStore};
 use super::super::outlet::{Identity, Outlet, TakeLimits, Taken, TopicFacts};
 use super::super::{Run, StreamId, TopicPartition};
@@ -809,4 +810,32 @@ fn what_kafka_confirmed_before_it_was_written_is_no_hole_after_a_restart() {
     );
     assert!(numbers.len() < 6, "the test has no gap: {numbers:?}");
     assert_eq!(world.metrics.count(Counter::LostDamaged), 0);
+}
+
+#[test]
+fn the_quarantine_keeps_its_bound() {
+    let config = checked::Spool {
+        memory_max_bytes: 1 << 20,
+        quarantine_max_bytes: 128 << 10,
+        ..config()
+    };
+    let mut world = World::new(10, config);
+    world.publish(0, 0, 10);
+    world.facts(1);
+    world.write();
+    for _ in 0..40 {
+        world.publish(0, 0, 8_000);
+    }
+    for _ in 0..41 {
+        world.take();
+        let (taken, _) = world.out.pop().unwrap();
+        world
+            .spool
+            .quarantine(taken.stream, taken.run, taken.first, "rejected");
+        world.write();
+    }
+    let kept = world.spool.shared.log.lock().segments_of(QUARANTINE).len();
+    assert!((1..=2).contains(&kept), "{kept} segments of 64 KiB");
+    assert_eq!(world.metrics.count(Counter::Quarantined), 41);
+    assert_eq!(world.acks.0.lock().len(), 41);
 }
