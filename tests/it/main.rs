@@ -24,6 +24,7 @@ mod uplink;
 
 mod tools;
 
+mod at_least_once;
 mod check;
 
 mod tidy;

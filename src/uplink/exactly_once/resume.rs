@@ -77,7 +77,15 @@ impl ExactlyOnce {
             (leftover.to.clone(), question, leftover.offset)
         });
         let stands = self.stands(node, asked.collect()).await;
-        leftovers.into_iter().zip(stands).collect()
+        let identities = self.identities.lock();
+        let answers = leftovers.into_iter().zip(stands).map(|(leftover, stand)| {
+            let unidentified = identities.is_unidentified(leftover.sent_as);
+            match stand {
+                Ok(Stand::NoIdentity) if unidentified => (leftover, Ok(Stand::Unidentified)),
+                stand => (leftover, stand),
+            }
+        });
+        answers.collect()
     }
 
     async fn stands(
