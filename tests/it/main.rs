@@ -26,6 +26,7 @@ mod tools;
 
 mod at_least_once;
 mod check;
+mod power;
 
 mod tidy;
 
@@ -36,6 +37,8 @@ mod kill9;
 mod frozen;
 
 mod outage;
+
+mod power;
 
 mod policies;
 
