@@ -100,8 +100,9 @@ fn cuts(kind: &str) {
     let kafka = Kafka::start(1, &[]);
     let data = disk.mount_point().join("data");
     let config = format!(
-        "[gateway]\ndata_dir = {data:?}\n[spool]\nmax_bytes = \"200MiB\"\nmin_free_bytes = \"16MiB\"\n\
-         segment_bytes = \"1MiB\"\n[proxy]\nmax_packet_bytes = \"16KiB\"\n\
+        "[gateway]\ndata_dir = {data:?}\n\
+         [spool]\nmax_bytes = \"200MiB\"\nmin_free_bytes = \"16MiB\"\nsegment_bytes = \"1MiB\"\n\
+         [proxy]\nmax_packet_bytes = \"16KiB\"\n\
          [kafka.topic_creation]\npartitions = 4\nreplication_factor = 1\n"
     );
     let mut gateway = Gateway::start(&kafka.bootstrap, &config);
