@@ -38,4 +38,6 @@ mod outage;
 
 mod policies;
 
+mod lanes;
+
 mod quiet;

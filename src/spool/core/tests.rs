@@ -2,6 +2,8 @@
 //! was not synced, and an uplink that may be cut at any step. No threads: each step is made by
 //! hand, from a seed.
 
+mod lanes;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
