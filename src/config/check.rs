@@ -282,6 +282,7 @@ fn spool(r: &mut Reader<'_>) -> Spool {
         on_full: on_full(&r.text("spool.on_full")),
         segment_bytes: r.number("spool.segment_bytes"),
         memory_max_bytes: r.number("spool.memory_max_bytes"),
+        replay_bytes_per_second: r.number("spool.replay_bytes_per_second"),
         stalled_max_percent: r.number("spool.stalled_max_percent"),
         on_stalled_full: on_full(&r.text("spool.on_stalled_full")),
         compression_level: r.number("spool.compression_level"),

@@ -202,6 +202,8 @@ pub struct Spool {
     pub segment_bytes: u64,
     /// Most bytes of records in memory that were read back or not yet written.
     pub memory_max_bytes: usize,
+    /// Most bytes of records a second that go to Kafka from disk; 0: no bound.
+    pub replay_bytes_per_second: u64,
     /// Share of `max_bytes`, in percent, for streams that cannot be sent while others can.
     pub stalled_max_percent: u8,
     /// What happens to such a stream at its share.

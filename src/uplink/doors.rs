@@ -32,6 +32,8 @@ struct State {
     slow_out: usize,
     quiet_until: Option<Instant>,
     failures: u32,
+    /// Since when it does not answer.
+    away_since: Option<Instant>,
     usual: Duration,
 }
 
@@ -100,6 +102,7 @@ impl Doors {
     ) -> bool {
         let state = self.states.entry(door).or_default();
         state.failures = 0;
+        state.away_since = None;
         state.quiet_until = (!throttle.is_zero()).then(|| Instant::now() + throttle);
         let slow = !state.usual.is_zero() && took > SLOW_LEAST.max(state.usual * SLOW_FACTOR);
         if road == Road::Main {
@@ -116,8 +119,15 @@ impl Doors {
     pub(super) fn failed(&mut self, door: Door, random: u64) -> bool {
         let state = self.states.entry(door).or_default();
         state.failures = state.failures.saturating_add(1);
+        state.away_since.get_or_insert_with(Instant::now);
         state.quiet_until = Some(Instant::now() + self.backoff.wait(state.failures, random));
         state.failures == 1
+    }
+
+    /// Whether a broker has not answered for so long.
+    pub(super) fn is_away(&self, door: Door, long: Duration, now: Instant) -> bool {
+        let since = self.states.get(&door).and_then(|state| state.away_since);
+        since.is_some_and(|since| now.duration_since(since) > long)
     }
 
     /// The cluster was reached another way: every broker is worth a try now.

@@ -6,7 +6,7 @@
 //! news.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +92,8 @@ pub(super) struct Pump<E> {
     pub(super) doors: Doors,
     pub(super) troubles: Troubles,
     pub(super) resumes: Resumes,
+    /// Streams that wait for a broker that has been away for long; the spool was told.
+    pub(super) shut: HashMap<Door, HashSet<StreamId>>,
     /// Offset behind the last acknowledged record of a stream.
     pub(super) offsets: HashMap<StreamId, i64>,
     searches: HashMap<Arc<str>, Search>,
@@ -127,6 +129,7 @@ impl<E: Engine> Pump<E> {
             doors: Doors::new(limits.backoff),
             troubles: Troubles::default(),
             resumes: Resumes::default(),
+            shut: HashMap::new(),
             offsets: HashMap::new(),
             searches: HashMap::new(),
             searching: false,
@@ -327,9 +330,14 @@ impl<E: Engine> Pump<E> {
         while self.doors.any_open(roads, now)
             && (self.troubles.is_empty() || self.troubles.held_bytes() < held_max)
         {
-            let (taken, lost) = self.take(now);
+            let (taken, Declined { lost, shut }) = self.take(now);
             for (to, stream) in lost {
                 self.search(&to, stream, now);
+            }
+            for (door, stream) in shut {
+                if self.shut.entry(door).or_default().insert(stream) {
+                    self.outlet.stalled(stream, true);
+                }
             }
             if taken.is_empty() {
                 return;
@@ -369,9 +377,19 @@ impl<E: Engine> Pump<E> {
         Batch::new(first, offset)
     }
 
-    /// Takes what open doors have room for; and what has no leader.
-    fn take(&self, now: Instant) -> (Vec<Taken>, Vec<(TopicPartition, StreamId)>) {
-        let lost = RefCell::new(Vec::new());
+    /// A broker answers again: its streams may fill the memory with what they have on disk.
+    pub(super) fn reopen(&mut self, door: Door) {
+        for stream in self.shut.remove(&door).into_iter().flatten() {
+            if self.troubles.get(stream).is_none_or(|it| !it.stalled) {
+                self.outlet.stalled(stream, false);
+            }
+        }
+    }
+
+    /// Takes what open doors have room for; and what was declined for good reason.
+    fn take(&self, now: Instant) -> (Vec<Taken>, Declined) {
+        let declined = RefCell::new(Declined::default());
+        let any_well = self.doors.any_well();
         // How many go on each slow road, and how many may.
         let mut slow_given: HashMap<Door, (usize, usize)> = HashMap::new();
         let mut wanted = |stream: StreamId, to: &TopicPartition| {
@@ -383,12 +401,18 @@ impl<E: Engine> Pump<E> {
                 return false;
             }
             let Some(door) = self.engine.door(to) else {
-                let mut lost = lost.borrow_mut();
+                let lost = &mut declined.borrow_mut().lost;
                 if lost.len() < STREAMS_MAX {
                     lost.push((to.clone(), stream));
                 }
                 return false;
             };
+            if any_well && self.doors.is_away(door, STALLED_AFTER, now) {
+                let shut = &mut declined.borrow_mut().shut;
+                if shut.len() < STREAMS_MAX {
+                    shut.push((door, stream));
+                }
+            }
             if let Some(company) = trouble.map(|it| it.sick).filter(|sick| *sick > 0) {
                 return self.doors.is_open(door, Road::Slow, now)
                     && joins(slow_given.entry(door).or_default(), company);
@@ -401,7 +425,7 @@ impl<E: Engine> Pump<E> {
             bytes_max: self.limits.request_bytes_max,
         };
         let taken = self.outlet.take(&limits, &mut wanted);
-        (taken, lost.into_inner())
+        (taken, declined.into_inner())
     }
 
     /// Notes that a partition's leader must be looked for.
@@ -456,6 +480,9 @@ impl<E: Engine> Pump<E> {
                 let lost = self.engine.door(&to).is_none();
                 if long && (!lost || result.is_ok()) {
                     self.outlet.stalled(*stream, lost);
+                    if let Some(trouble) = self.troubles.get_mut(*stream) {
+                        trouble.stalled = lost;
+                    }
                 }
                 lost
             });
@@ -495,6 +522,15 @@ impl<E: Engine> Pump<E> {
         trouble.phase = Phase::Held;
         trouble.due = Instant::now() + wait;
     }
+}
+
+/// Streams that could be taken, had they somewhere to go.
+#[derive(Default)]
+struct Declined {
+    /// Without a leader.
+    lost: Vec<(TopicPartition, StreamId)>,
+    /// With one that has been away for long, while others answer.
+    shut: Vec<(Door, StreamId)>,
 }
 
 /// Batches that go again together: their bytes, they themselves, and who may join on the slow road.

@@ -61,6 +61,7 @@ impl<E: Engine> Pump<E> {
             slow = self
                 .doors
                 .answered(door, road, (reply.took, reply.throttle));
+            self.reopen(door);
         }
         let streams = reply.answers.len();
         for (batch, result) in reply.answers {
@@ -373,7 +374,9 @@ impl<E: Engine> Pump<E> {
         let failed = result
             .err()
             .map(|error| self.count_failure(stream, &error.cause()));
-        self.resumes.stored(stream, failed);
+        if self.resumes.stored(stream, failed) {
+            self.outlet.stalled(stream, false);
+        }
         let trouble = self.troubles.entry(stream);
         match failed {
             Some(wait) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::SendError;
-use super::pump::{Event, Pump};
+use super::pump::{Event, Pump, STALLED_AFTER};
 use super::{Door, Engine, Stand};
 use crate::metrics::Counter;
 use crate::spool::outlet::Doubt;
@@ -31,6 +31,9 @@ struct State {
     out: bool,
     failures: u32,
     due: Instant,
+    since: Instant,
+    /// The spool was told that it is stalled.
+    stalled: bool,
 }
 
 /// The questions.
@@ -54,19 +57,16 @@ impl Resumes {
         waiting.chain(look).filter(|due| *due > now).min()
     }
 
-    /// A stream's new epoch is stored, or that failed.
-    pub(super) fn stored(&mut self, stream: StreamId, failed: Option<Duration>) {
-        match failed {
-            None => {
-                self.states.remove(&stream);
-            }
-            Some(wait) => {
-                if let Some(state) = self.states.get_mut(&stream) {
-                    state.out = false;
-                    state.due = Instant::now() + wait;
-                }
-            }
+    /// A stream's new epoch is stored, or that failed. Whether it was stalled and is no more.
+    pub(super) fn stored(&mut self, stream: StreamId, failed: Option<Duration>) -> bool {
+        let Some(wait) = failed else {
+            return self.states.remove(&stream).is_some_and(|it| it.stalled);
+        };
+        if let Some(state) = self.states.get_mut(&stream) {
+            state.out = false;
+            state.due = Instant::now() + wait;
         }
+        false
     }
 
     fn is_free(&self, stream: StreamId, now: Instant) -> bool {
@@ -80,6 +80,8 @@ impl Resumes {
             out: false,
             failures: 0,
             due: now,
+            since: now,
+            stalled: false,
         });
         state.out = true;
     }
@@ -138,7 +140,14 @@ impl<E: Engine> Pump<E> {
         let done = |pump: &mut Self, there: u64, offset, proven| {
             let next = leftover.sequence + there;
             pump.outlet.resolved(stream, run, next, offset, proven);
-            pump.resumes.states.remove(&stream);
+            if pump
+                .resumes
+                .states
+                .remove(&stream)
+                .is_some_and(|it| it.stalled)
+            {
+                pump.outlet.stalled(stream, false);
+            }
             pump.metrics.add(Counter::Resumed, 1);
         };
         let rebase = |pump: &mut Self, fenced, doubt| {
@@ -186,6 +195,11 @@ impl<E: Engine> Pump<E> {
                     state.out = false;
                     state.failures = state.failures.saturating_add(1);
                     state.due = Instant::now() + backoff.wait(state.failures, random);
+                    let long = state.since.elapsed() > STALLED_AFTER;
+                    if !state.stalled && long && self.doors.any_well() {
+                        state.stalled = true;
+                        self.outlet.stalled(stream, true);
+                    }
                 }
             }
         }

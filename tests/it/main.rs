@@ -42,4 +42,6 @@ mod power;
 
 mod policies;
 
+mod lanes;
+
 mod quiet;

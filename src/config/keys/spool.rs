@@ -94,6 +94,15 @@ pub(super) const SPOOL: Table = Table {
                   kills.",
         },
         Key {
+            name: "replay_bytes_per_second",
+            kind: Kind::Bytes { min: 0, max: TIB },
+            default: Default::Is("0"),
+            doc: "Most bytes of records a second, before compression, that go to Kafka from disk; \
+                  what comes in live is not counted; 0: as fast as Kafka takes it. Too little: \
+                  the backlog outlasts the next outage, and what comes in behind it waits with \
+                  it. Too much: after an outage the line belongs to the backlog.",
+        },
+        Key {
             name: "stalled_max_percent",
             kind: Kind::Integer { min: 1, max: 100 },
             default: Default::Is("25"),

@@ -72,6 +72,11 @@ impl Shared {
             reason,
         });
         forget(&mut state, id, run, range, &mut due);
+        // What a stalled stream is tried with may be among it.
+        if state.stream(id).is_some_and(|stream| stream.stalled) {
+            state.seek(id);
+            self.loader.notify_one();
+        }
         drop(state);
         self.settle(due);
         true

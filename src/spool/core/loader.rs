@@ -5,6 +5,10 @@
 //! a stream that cannot be sent) are passed over; when such a stream wants them later, its lane is
 //! read again from the segment where they lie ([`State::seek`]).
 
+use std::time::Duration;
+
+use parking_lot::MutexGuard;
+
 use super::super::log::{FramePos, ReadError, ReadFrame, Section, SectionRecords, SegmentId};
 use super::super::meta::Reason;
 use super::super::{Run, StreamId};
@@ -45,12 +49,26 @@ impl Shared {
                 }
                 let next = self.next_reading(&mut state);
                 if next.is_none() {
-                    self.loader.wait(&mut state);
+                    self.wait_to_load(&mut state);
                 }
                 next
             };
             if let Some((lane, reading)) = next {
                 self.load_step(lane, reading);
+            }
+        }
+    }
+
+    /// Sleeps until there may be something to read, or the replay may go on.
+    fn wait_to_load(&self, state: &mut MutexGuard<'_, State>) {
+        let waited = state.replay_wait_ms().is_some();
+        if waited && state.replay.may_go(self.now_ms()) {
+            self.changed.notify_one();
+        }
+        match state.replay_wait_ms() {
+            None => self.loader.wait(state),
+            Some(wait) => {
+                self.loader.wait_for(state, Duration::from_millis(wait));
             }
         }
     }
@@ -79,7 +97,8 @@ impl Shared {
     /// Where to read next: the highest lane that is not done, if there is room in memory; `Err`:
     /// its end.
     fn next_reading(&self, state: &mut State) -> Option<(usize, Result<Reading, Reading>)> {
-        if !state.uplink_up || state.cold_bytes >= self.config.memory_max_bytes / 2 {
+        let bytes_max = self.config.memory_max_bytes / 2;
+        if !state.uplink_up || (state.cold_bytes >= bytes_max && !make_way(state, bytes_max)) {
             return None;
         }
         for lane in (0..LANES).rev() {
@@ -335,6 +354,46 @@ impl Shared {
     }
 }
 
+/// Memory is full, and the lane that is to be read has something for a stream: what was read back
+/// of lower lanes gives way. Whether there is room now.
+fn make_way(state: &mut State, bytes_max: usize) -> bool {
+    let open = |lane: &usize| !state.lane_done.get(*lane).copied().unwrap_or(true);
+    let Some(lane) = (0..LANES).rev().find(open) else {
+        return false;
+    };
+    // Eviction sends the loader back to where the records lie: never in the lane that it reads.
+    let below = |stream: &&Stream| {
+        let lies = stream.cold.front().and_then(|first| {
+            let holds =
+                |s: &&Span| s.run == first.run && (s.first..=s.last).contains(&first.number);
+            let span = stream.spans.iter().find(holds)?;
+            state
+                .segments
+                .get(&span.segment)
+                .map(|s| usize::from(s.lane))
+        });
+        lies.is_some_and(|lies| lies < lane)
+    };
+    let mut below: Vec<(u8, StreamId)> = state
+        .streams
+        .iter()
+        .filter(below)
+        .map(|s| (s.lane, s.id))
+        .collect();
+    if below.is_empty() || unfound(state, lane).is_empty() {
+        return false;
+    }
+    below.sort_unstable();
+    for (_, id) in below {
+        if state.cold_bytes <= bytes_max / 2 {
+            break;
+        }
+        state.evict_cold(id);
+        state.seek(id);
+    }
+    state.cold_bytes < bytes_max
+}
+
 /// The place in a lane where reading goes on: in the segment where it stood, or in the next that is
 /// needed.
 fn reading_in(state: &mut State, lane: usize) -> Option<Reading> {
@@ -374,7 +433,7 @@ fn unfound(state: &State, lane: usize) -> Vec<(StreamId, Place)> {
 /// Whether a stream's records should be in memory. What cannot be sent or dealt yet waits for
 /// others, and must not take the memory that they need.
 fn may_load(state: &State, stream: &Stream) -> bool {
-    !stream.stalled
+    !stream.has_probe()
         && stream.unresolved.is_empty()
         && (!stream.is_provisional() || older_are_drained(state, stream.topic))
 }
@@ -421,6 +480,9 @@ fn load(state: &mut State, section: SectionRecords) -> bool {
             .any(|(first, end)| (*first..*end).contains(&number));
         if at < place || at >= hot_from || dropped {
             continue;
+        }
+        if stream.has_probe() {
+            break;
         }
         loaded += record.size();
         stream.cold.push_back(Entry {

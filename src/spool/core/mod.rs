@@ -1,6 +1,7 @@
 //! The running spool: one lock over all streams, a thread that writes, a thread that reads back.
 //!
 //! * `stream`, `state`: what the lock guards; pure.
+//! * `lanes`: who goes first, and how fast what was on disk may go.
 //! * `intake`, `outlet`: the two faces, called from connections and from the uplink.
 //! * `writer`: group commits, cursors, the ledger. `give_way`: expiry and `on_full`. `deal`:
 //!   provisional streams.
@@ -17,6 +18,7 @@
 mod deal;
 mod give_way;
 mod intake;
+mod lanes;
 mod loader;
 mod outlet;
 mod persist;

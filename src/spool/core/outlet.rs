@@ -27,8 +27,13 @@ impl Outlet for Spool {
         let mut bytes = 0;
         let now_ms = wall_ms();
         let mut state = self.shared.state.lock();
+        let bucket_ms = self.shared.now_ms();
+        let cold_bytes_max = state.replay.batch_bytes_max(limits.batch_bytes_max);
         while all.len() < limits.streams_max && bytes < limits.bytes_max {
-            let Some(id) = state.next_ready() else { break };
+            let replay = state.replay.may_go(bucket_ms);
+            let Some(id) = state.next_ready(replay) else {
+                break;
+            };
             let ttl_ms = ttl_ms(&state, id);
             let expired = |entry: &Entry| is_expired(ttl_ms, entry.record.timestamp_ms, now_ms);
             let Some(stream) = state.stream(id) else {
@@ -42,13 +47,29 @@ impl Outlet for Spool {
             }
             if !wanted(id, &stream.to) {
                 declined.push(id);
-            } else if let Some(taken) = stream.take(limits.batch_bytes_max, expired) {
-                bytes += taken.records.iter().map(Record::size).sum::<usize>();
+                continue;
+            }
+            let cold = !stream.cold.is_empty();
+            let bytes_max = if cold {
+                cold_bytes_max
+            } else {
+                limits.batch_bytes_max
+            };
+            if let Some(taken) = stream.take(bytes_max, expired) {
+                let size = taken.records.iter().map(Record::size).sum::<usize>();
+                bytes += size;
+                if cold {
+                    state.replay.goes(size);
+                }
                 all.push(taken);
             }
         }
         for id in declined {
             state.offer(id);
+        }
+        if state.replay_wait_ms().is_some() {
+            // It wakes the uplink when the bucket has filled.
+            self.shared.loader.notify_one();
         }
         all
     }
@@ -66,7 +87,12 @@ impl Outlet for Spool {
             stream.taken = None;
         }
         stream.offset = offset.or(stream.offset);
+        // Where one record went others go too.
+        let was_stalled = std::mem::take(&mut stream.stalled);
         let sent = state.confirm(id, (run, last + 1), &mut due);
+        if was_stalled {
+            state.seek(id);
+        }
         let want_more = state.lane_done.contains(&false)
             && state.cold_bytes < self.shared.config.memory_max_bytes / 4;
         state.offer(id);
@@ -75,7 +101,7 @@ impl Outlet for Spool {
             self.shared.writer.notify_one();
         }
         drop(state);
-        if want_more {
+        if want_more || was_stalled {
             self.shared.loader.notify_one();
         }
         self.shared.metrics.add(Counter::Sent, sent);
@@ -86,6 +112,10 @@ impl Outlet for Spool {
         let mut state = self.shared.state.lock();
         if let Some(stream) = state.stream(id) {
             stream.taken = None;
+            if stream.stalled {
+                state.keep_probe(id);
+                self.shared.loader.notify_one();
+            }
         }
         state.offer(id);
         self.shared.changed.notify_one();
@@ -246,7 +276,7 @@ impl Outlet for Spool {
         }
         stream.stalled = stalled;
         if stalled {
-            state.evict_cold(id);
+            state.keep_probe(id);
         } else {
             state.seek(id);
             state.offer(id);

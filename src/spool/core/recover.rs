@@ -18,6 +18,7 @@ use super::super::log::{self, Log, LogConfig, Recovered, Store};
 use super::super::meta::{Meta, MetaBatch, Stored};
 use super::super::{Run, StreamId, TopicId, TopicPartition};
 use super::intake::RECORD_BYTES_MAX;
+use super::lanes::Replay;
 use super::state::{Segment, State};
 use super::stream::{Span, Stream};
 use super::{OpenError, Shared};
@@ -44,7 +45,8 @@ pub(super) fn open(
     }
     let stored = meta.load();
     metrics.add(Counter::TornTails, recovered.torn_tails);
-    let mut state = assemble(&recovered, &stored, fresh);
+    let replay = Replay::new(config.replay_bytes_per_second);
+    let mut state = assemble(&recovered, &stored, (fresh, replay));
     for segment in std::mem::take(&mut state.to_free) {
         log.free(segment);
     }
@@ -126,10 +128,14 @@ impl Shared {
     }
 }
 
-fn assemble(recovered: &Recovered, stored: &Stored, meta_is_new: bool) -> State {
+fn assemble(
+    recovered: &Recovered,
+    stored: &Stored,
+    (meta_is_new, replay): (bool, Replay),
+) -> State {
     let newest = recovered.newest_run.max(stored.newest_run);
     let run = Run(newest.map_or(1, |run| run.0 + 1));
-    let mut state = State::new(run);
+    let mut state = State::new(run, replay);
     name_streams(&mut state, recovered, stored);
     let mut identified: Vec<Run> = stored.identities.iter().map(|(run, _)| *run).collect();
     for (topic, count) in &stored.partitions {
@@ -146,6 +152,7 @@ fn assemble(recovered: &Recovered, stored: &Stored, meta_is_new: bool) -> State 
     for stream in &mut state.streams {
         finish(stream, run, |run| meta_is_new || identified.contains(&run));
     }
+    keep_lanes(&mut state);
     let ids: Vec<StreamId> = state.streams.iter().map(|stream| stream.id).collect();
     for id in ids {
         state.release_spans(id);
@@ -313,6 +320,16 @@ fn add_segments(state: &mut State, recovered: &Recovered) {
                 last: s.last,
             };
             state.add_span(s.stream, span);
+        }
+    }
+}
+
+/// A stream's priority is that of what it wrote last, until a route names its topic.
+fn keep_lanes(state: &mut State) {
+    for stream in &mut state.streams {
+        let last = stream.spans.back().map(|span| span.segment);
+        if let Some(segment) = last.and_then(|id| state.segments.get(&id)) {
+            stream.lane = segment.lane;
         }
     }
 }

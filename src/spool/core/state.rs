@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::super::intake::{Refusal, Settle, Ticket, TopicOptions};
 use super::super::log::{self, FramePos, SegmentId};
 use super::super::{PROVISIONAL, Run, StreamId, TopicId, TopicPartition};
+use super::lanes::Replay;
 use super::stream::{Entry, Folded, Span, Stream};
 
 /// Lanes for records: one a priority.
@@ -113,6 +114,8 @@ pub(super) struct State {
     /// Streams that may be taken: live ones, then by lane.
     pub ready_live: VecDeque<StreamId>,
     pub ready_backlog: [VecDeque<StreamId>; LANES],
+    /// What may go of what was read back from disk.
+    pub replay: Replay,
     /// Streams with records that are not durable.
     pub dirty: Vec<StreamId>,
     pub segments: HashMap<SegmentId, Segment>,
@@ -152,7 +155,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub fn new(run: Run) -> Self {
+    pub fn new(run: Run, replay: Replay) -> Self {
         Self {
             run,
             newest_run: run,
@@ -161,6 +164,7 @@ impl State {
             streams: Vec::new(),
             ready_live: VecDeque::new(),
             ready_backlog: Default::default(),
+            replay,
             dirty: Vec::new(),
             segments: HashMap::new(),
             reading: [Reading {
@@ -269,44 +273,6 @@ impl State {
         Some(next)
     }
 
-    /// Lists a stream as ready if it is.
-    pub fn offer(&mut self, id: StreamId) {
-        let run = self.run;
-        let Some(stream) = self.streams.get_mut(id.0 as usize) else {
-            return;
-        };
-        if stream.ready || !stream.can_be_taken(run) {
-            return;
-        }
-        stream.ready = true;
-        let lane = usize::from(stream.lane);
-        if stream.has_backlog(run) {
-            if let Some(queue) = self.ready_backlog.get_mut(lane) {
-                queue.push_back(id);
-            }
-        } else {
-            self.ready_live.push_back(id);
-        }
-    }
-
-    /// The next stream that can be taken: without a backlog first, then by priority.
-    pub fn next_ready(&mut self) -> Option<StreamId> {
-        let run = self.run;
-        loop {
-            let id = self.ready_live.pop_front().or_else(|| {
-                self.ready_backlog
-                    .iter_mut()
-                    .rev()
-                    .find_map(VecDeque::pop_front)
-            })?;
-            let stream = self.streams.get_mut(id.0 as usize)?;
-            stream.ready = false;
-            if stream.can_be_taken(run) {
-                return Some(id);
-            }
-        }
-    }
-
     /// Adds what a synced frame holds.
     pub fn add_span(&mut self, id: StreamId, span: Span) {
         let Some(stream) = self.streams.get_mut(id.0 as usize) else {
@@ -365,6 +331,9 @@ impl State {
         let Some(stream) = self.streams.get(id.0 as usize) else {
             return;
         };
+        if stream.has_probe() {
+            return;
+        }
         let Some((_, segment)) = stream.first_unloaded(run) else {
             return;
         };
@@ -402,20 +371,38 @@ impl State {
         self.seek(id);
     }
 
-    /// Frees memory of records that were read back but cannot be sent.
+    /// Frees memory of records that were read back, but for what is taken.
     pub fn evict_cold(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(id.0 as usize) else {
+        self.keep_cold(id, 0);
+    }
+
+    /// Frees memory of a stream that cannot be sent, but for what is taken, or one record to try it
+    /// with: others need the memory. The loader brings the rest back when it can be sent.
+    pub fn keep_probe(&mut self, id: StreamId) {
+        self.keep_cold(id, 1);
+        self.evict_hot(id);
+    }
+
+    /// Keeps what is taken, or else the first `few`, of what was read back.
+    fn keep_cold(&mut self, id: StreamId, few: usize) {
+        let held = |s: &&mut Stream| !s.held;
+        let Some(stream) = self.streams.get_mut(id.0 as usize).filter(held) else {
             return;
         };
-        if stream.taken.is_some_and(|taken| taken.cold) || stream.cold.is_empty() {
-            return;
-        }
-        if let Some(first) = stream.cold.front() {
+        let kept = match stream.taken {
+            Some(taken) if taken.cold => {
+                let is_taken = |e: &Entry| (e.run, e.number) <= (taken.run, taken.last);
+                stream.cold.partition_point(is_taken)
+            }
+            _ => few,
+        };
+        if let Some(first) = stream.cold.get(kept) {
             stream.load_next = (first.run, first.number);
+            let freed: usize = stream.cold.drain(kept..).map(|e| e.record.size()).sum();
+            stream.cold.shrink_to_fit();
+            stream.cold_bytes = stream.cold_bytes.saturating_sub(freed);
+            self.cold_bytes = self.cold_bytes.saturating_sub(freed);
         }
-        self.cold_bytes = self.cold_bytes.saturating_sub(stream.cold_bytes);
-        stream.cold_bytes = 0;
-        stream.cold = VecDeque::new();
     }
 
     /// Takes a stream's records before `to` out of memory; their tickets are due.

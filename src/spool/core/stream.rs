@@ -228,6 +228,11 @@ impl Stream {
         !self.cold.is_empty() || self.has_unloaded(run)
     }
 
+    /// It cannot be sent, and has in memory what it is tried with: no more of it is read back.
+    pub fn has_probe(&self) -> bool {
+        self.stalled && !self.cold.is_empty()
+    }
+
     /// Whether a record can be handed out now.
     pub fn can_be_taken(&self, run: Run) -> bool {
         self.taken.is_none()

@@ -2,6 +2,8 @@
 //! was not synced, and an uplink that may be cut at any step. No threads: each step is made by
 //! hand, from a seed.
 
+mod lanes;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ fn config() -> checked::Spool {
         on_full: OnFull::Refuse,
         segment_bytes: 64 << 10,
         memory_max_bytes: 16 << 10,
+        replay_bytes_per_second: 0,
         stalled_max_percent: 25,
         on_stalled_full: OnFull::Refuse,
         compression_level: 1,
@@ -124,6 +127,8 @@ struct World {
     epoch: i16,
     crashes: u64,
     resumed: u64,
+    /// By topic.
+    priorities: [u8; 4],
 }
 
 impl World {
@@ -148,6 +153,7 @@ impl World {
             epoch: 0,
             crashes: 0,
             resumed: 0,
+            priorities: [0; 4],
         };
         world.identify();
         world
@@ -169,7 +175,11 @@ impl World {
         let name = format!("t{topic}");
         let short_lived = topic == SHORT_LIVED;
         let ttl = short_lived.then_some(Duration::from_secs(60));
-        let id = self.spool.topic(&name, &TopicOptions { priority: 0, ttl });
+        let priority = usize::try_from(topic)
+            .ok()
+            .and_then(|t| self.priorities.get(t));
+        let priority = priority.copied().unwrap_or(0);
+        let id = self.spool.topic(&name, &TopicOptions { priority, ttl });
         let mut value = self.next_id.to_le_bytes().to_vec();
         value.extend((0..size).map(|_| self.random.next() as u8));
         let age = if short_lived && self.random.one_in(3) {
@@ -291,6 +301,16 @@ impl World {
         }
     }
 
+    /// Any stream stalls, or does no more.
+    fn stall(&mut self) {
+        let streams = self.spool.shared.state.lock().streams.len() as u64;
+        if streams > 0 {
+            let id = u32::try_from(self.random.below(streams)).unwrap();
+            let stalled = self.random.one_in(2);
+            self.spool.stalled(StreamId(id), stalled);
+        }
+    }
+
     fn drain(&mut self) {
         self.store.no_failure();
         self.spool.uplink(true);
@@ -399,8 +419,9 @@ fn open(
 
 fn live(seed: u64, steps: u64) -> World {
     let mut world = World::new(seed, config());
+    world.priorities = [0, 9, 4, 4];
     for _ in 0..steps {
-        match world.random.below(20) {
+        match world.random.below(21) {
             0..=5 => {
                 let (topic, key) = (world.random.below(4), world.random.below(6));
                 let size = usize::try_from(world.random.below(200)).unwrap();
@@ -421,6 +442,7 @@ fn live(seed: u64, steps: u64) -> World {
             }
             17 => world.facts(3),
             18 => world.resolve(),
+            19 => world.stall(),
             _ if world.random.one_in(4) => world.crash(false),
             _ if world.random.one_in(3) => {
                 let at = world.random.below(6);

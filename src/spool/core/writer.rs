@@ -262,7 +262,8 @@ impl Shared {
                 last,
             };
             state.add_span(section.stream, span);
-            if evict {
+            let stalled = state.stream(section.stream).is_some_and(|s| s.stalled);
+            if evict || stalled {
                 state.evict_hot(section.stream);
             }
         }
