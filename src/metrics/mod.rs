@@ -53,6 +53,8 @@ pub enum Counter {
     DiskErrors,
     /// Torn tails cut at start.
     TornTails,
+    /// Places on disk found damaged.
+    Damages,
     /// MQTT connections accepted.
     Connections,
     /// MQTT connections closed for a protocol error.

@@ -109,6 +109,12 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
         "Torn tails cut at start: the mark of a power cut.",
     ),
     plain(
+        Counter::Damages,
+        "disk_damages_total",
+        "Places on disk found damaged, at start or when read. Records that are known to be lost \
+         there are in lost_total; the log says where, and what is not known.",
+    ),
+    plain(
         Counter::Connections,
         "connections_total",
         "MQTT connections accepted.",

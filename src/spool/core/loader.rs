@@ -16,6 +16,7 @@ use super::Shared;
 use super::deal::older_are_drained;
 use super::state::{LANES, Reading, State};
 use super::stream::{Entry, Place, Span, Stream};
+use crate::metrics::Counter;
 
 /// Whole passes over a lane before the loader gives up on a place: that would be a fault of ours.
 const PASSES_MAX: u32 = 3;
@@ -136,6 +137,7 @@ impl Shared {
                     what,
                     "the spool is damaged"
                 );
+                self.metrics.add(Counter::Damages, 1);
                 for range in ranges {
                     self.lose(range.stream, range.run, (range.first, range.end()));
                 }

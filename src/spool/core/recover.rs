@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::super::intake::TopicOptions;
 use super::super::log::{self, Log, LogConfig, Recovered, Store};
-use super::super::meta::{Meta, MetaBatch, Stored};
+use super::super::meta::{Meta, MetaBatch, Reason, Stored};
 use super::super::{Run, StreamId, TopicId, TopicPartition};
 use super::intake::RECORD_BYTES_MAX;
 use super::lanes::Replay;
@@ -85,37 +85,49 @@ fn tell(meta: &mut Meta, recovered: &Recovered) -> std::io::Result<()> {
 impl Shared {
     fn report_damage(&self, recovered: &Recovered) {
         if recovered.torn_tails > 0 {
+            let records: u64 = recovered.torn.iter().map(|s| u64::from(s.count)).sum();
             tracing::warn!(
                 tails = recovered.torn_tails,
+                records,
                 "torn tails were cut, as after a power cut"
             );
         }
         for damage in &recovered.damage {
             tracing::error!(segment = ?damage.segment, what = %damage.what, "the spool is damaged");
+            self.metrics.add(Counter::Damages, 1);
             for range in &damage.ranges {
-                let live = self.live_part(range);
-                if let Some(live) = live {
-                    self.drop_range(
-                        range.stream,
-                        range.run,
-                        live,
-                        super::super::meta::Reason::Damaged,
-                    );
+                for live in self.live_parts(range) {
+                    self.drop_range(range.stream, range.run, live, Reason::Damaged);
                 }
             }
         }
     }
 
-    fn live_part(&self, range: &log::Section) -> Option<(u64, u64)> {
-        let state = self.state.lock();
-        let stream = state.streams.get(range.stream.0 as usize)?;
+    /// What of a range is neither confirmed nor in the ledger already: damage is found again at
+    /// each start until its segment is freed.
+    fn live_parts(&self, range: &log::Section) -> Vec<(u64, u64)> {
+        let mut state = self.state.lock();
+        let Some(stream) = state.stream(range.stream) else {
+            return Vec::new();
+        };
         let floor = match stream.confirmed.0.cmp(&range.run) {
-            std::cmp::Ordering::Greater => return None,
+            std::cmp::Ordering::Greater => return Vec::new(),
             std::cmp::Ordering::Equal => stream.confirmed.1,
             std::cmp::Ordering::Less => 0,
         };
-        let first = range.first.max(floor);
-        (first < range.end()).then_some((first, range.end()))
+        let holes = stream.holes.iter().filter(|hole| hole.0 == range.run);
+        let mut known: Vec<(u64, u64)> = holes.map(|hole| (hole.1, hole.2)).collect();
+        known.extend(&stream.numbering(range.run).drops);
+        known.sort_unstable();
+        let mut live = Vec::new();
+        let mut from = range.first.max(floor);
+        for (first, end) in known {
+            live.push((from, first.min(range.end())));
+            from = from.max(end);
+        }
+        live.push((from, range.end()));
+        live.retain(|(first, end)| first < end);
+        live
     }
 
     /// Nothing is sent or written under a run before its number is on disk with it, so a full disk

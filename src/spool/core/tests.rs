@@ -2,6 +2,7 @@
 //! was not synced, and an uplink that may be cut at any step. No threads: each step is made by
 //! hand, from a seed.
 
+mod damage;
 mod lanes;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -133,8 +134,13 @@ struct World {
 
 impl World {
     fn new(seed: u64, config: checked::Spool) -> Self {
-        let store = Arc::new(SimStore::new(seed));
         let folder = tempfile::tempdir().unwrap();
+        Self::over(seed, config, SimStore::new(seed), folder)
+    }
+
+    /// With segments and state that are there already.
+    fn over(seed: u64, config: checked::Spool, store: SimStore, folder: tempfile::TempDir) -> Self {
+        let store = Arc::new(store);
         let metrics = Arc::new(Metrics::default());
         let spool = open(&config, &store, folder.path(), &metrics);
         let mut world = Self {
@@ -381,7 +387,8 @@ impl World {
         }
         let dropped = self.metrics.count(Counter::DroppedFull)
             + self.metrics.count(Counter::DroppedExpired)
-            + self.metrics.count(Counter::Quarantined);
+            + self.metrics.count(Counter::Quarantined)
+            + self.metrics.count(Counter::LostDamaged);
         let missing: Vec<_> = self
             .acks
             .0

@@ -12,6 +12,9 @@ use super::index::{Index, IndexRead};
 use super::scan::{Ident, Region};
 use super::{AppendError, LogConfig, SegmentId, Span, Store, StoreFile};
 
+/// What the name of a file ends with until it is full of zeros and synced.
+pub(super) const UNFINISHED: &str = ".new";
+
 /// A segment that is in use.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -201,13 +204,18 @@ impl Files {
             && disk() >= self.config.min_free_bytes.saturating_add(size)
     }
 
-    /// Makes a file full of zeros, durable with its name.
+    /// Makes a file full of zeros, durable with its name. It has its name when it is whole and
+    /// synced, not before: a segment that is too short was cut by somebody else.
     pub fn create(&mut self) -> io::Result<FreeFile> {
         let name = format!("{:08}.seg", self.next_name);
+        let unfinished = format!("{:08}{UNFINISHED}", self.next_name);
         self.next_name += 1;
-        let made = self.fill(&name);
-        if made.is_err() && self.store.remove(&name).is_err() {
-            // It is found empty or short at the next start, and removed then.
+        let made = self.fill(&unfinished, &name);
+        // Whichever name it had; what stays is found at the next start.
+        if made.is_err()
+            && self.store.remove(&unfinished).is_err()
+            && self.store.remove(&name).is_err()
+        {
             tracing::debug!(name, "an unfinished segment file stays");
         }
         Ok(FreeFile {
@@ -218,9 +226,9 @@ impl Files {
         })
     }
 
-    fn fill(&self, name: &str) -> io::Result<Arc<dyn StoreFile>> {
+    fn fill(&self, unfinished: &str, name: &str) -> io::Result<Arc<dyn StoreFile>> {
         const CHUNK: u64 = 256 << 10;
-        let file = self.store.create(name)?;
+        let file = self.store.create(unfinished)?;
         let zeros = vec![0; usize::try_from(CHUNK).unwrap_or(0)];
         let size = self.config.segment_bytes;
         let mut at = 0;
@@ -233,8 +241,16 @@ impl Files {
         // Else 256 KiB of zeros stay in one piece in memory, and each frame of 4 KiB counts as a
         // write of all of it in `write_bytes` of `/proc/PID/io`.
         file.forget();
+        self.store.rename(unfinished, name)?;
         self.store.sync_dir()?;
         Ok(file)
+    }
+
+    /// Removes what a power cut has left of a file that was being made.
+    pub fn clear_unfinished(&self, name: &str) {
+        if let Err(error) = self.store.remove(name) {
+            tracing::warn!(%error, "an unfinished segment file cannot be removed");
+        }
     }
 
     /// Keeps a file for reuse, or removes it when a quarter of the bound is kept already. Zeros are

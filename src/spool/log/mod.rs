@@ -3,7 +3,8 @@
 //! A *lane* (0–9: a topic's priority, 10: quarantine) is a row of segment files with frame numbers
 //! of its own, 1, 2, 3 … A *generation* numbers segments over all lanes and is never used twice; it
 //! is the [`SegmentId`]. Integers are little endian; checksums are CRC-32C. A file `00000001.seg`
-//! keeps its name when it is recycled.
+//! is written full of zeros as `00000001.new`, synced, and then named; it keeps its name when it is
+//! recycled. What is left as `.new` by a power cut is removed.
 //!
 //! ```text
 //! segment   head | zeros to a page | frame | frame … | zeros or stale bytes | index | footer
@@ -44,6 +45,10 @@
 //! - Bytes behind the last good frame of a lane's newest segment are a torn tail: cut and counted.
 //!   A bad frame anywhere else is damage: reported by range, skipped, never cut. Both leave the
 //!   rest usable.
+//! - A file is never shorter than its head says, and never too short for one: else it was cut from
+//!   outside, which is damage. What it lost is told by what is left of the cut frame, by the next
+//!   segment's head (last frame), and by the numbers before and behind; at a lane's end it is not
+//!   known.
 //! - At a start an open segment's head and last frame are written again and synced: a crash of the
 //!   process alone, or a failed sync, may have left them in the page cache only.
 //! - If a head does not verify, its segment is known by its frames, which carry generation and lane
@@ -64,8 +69,10 @@ mod entry;
 mod files;
 mod frame;
 mod index;
+mod inspect;
 mod reader;
 mod recovery;
+mod rescan;
 mod scan;
 mod segment;
 mod store;
@@ -99,6 +106,8 @@ const PAGE: u64 = 4096;
 pub const RAW_BYTES_MAX: usize = 64 << 20;
 /// Smallest segment that makes sense.
 pub const SEGMENT_BYTES_MIN: u64 = 16 * PAGE;
+/// Largest segment.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 /// A segment: its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

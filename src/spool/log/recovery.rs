@@ -2,17 +2,19 @@
 //! reports damage. What is in a file never keeps the log from opening.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::files::{Files, FreeFile, Segment, Table, read_index};
-use super::index::{Index, IndexRead, Newest};
+use super::files::{Files, FreeFile, Segment, Table, UNFINISHED};
+use super::index::{Index, Newest};
+use super::inspect::{Candidate, Kind, inspect};
 use super::reader::LogReader;
-use super::scan::{Ident, Region, Step, Walk, Want, lost, search};
-use super::segment::{Head, HeadRead};
+use super::rescan::{scan, settle};
+use super::scan::{Ident, Region};
 use super::writer::{Lane, Log, Open, Packer};
 use super::{
-    Entry, LANES, LogConfig, LogError, PAGE, SEGMENT_BYTES_MIN, Section, SegmentId, SegmentInfo,
-    Store, StoreFile, page_up,
+    Entry, LANES, LogConfig, LogError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Section, SegmentId,
+    SegmentInfo, Store, page_up,
 };
 use crate::spool::{Run, StreamId};
 
@@ -51,38 +53,6 @@ pub struct Recovered {
     pub newest_run: Option<Run>,
 }
 
-/// A file that holds a segment.
-struct Candidate {
-    file: FreeFile,
-    ident: Ident,
-    head: Option<Head>,
-    sealed: Option<Box<Index>>,
-    start: u64,
-    /// Number of the frame there.
-    number: u64,
-    entries: Vec<Entry>,
-}
-
-/// What a file is.
-enum Kind {
-    Segment(Box<Candidate>),
-    /// Nothing is in it.
-    Free(FreeFile),
-    /// Left alone: its bytes, and why.
-    Alien(u64, String),
-}
-
-/// A segment that was read whole.
-struct Scan {
-    index: Box<Index>,
-    damage: Vec<(Vec<Section>, bool, &'static str)>,
-    /// Bad frames behind the last good one.
-    tail: Vec<Section>,
-    torn: bool,
-    /// Where the last good frame begins.
-    last_at: Option<u64>,
-}
-
 impl Log {
     /// Opens the log in `store`.
     ///
@@ -92,7 +62,7 @@ impl Log {
         store: Arc<dyn Store>,
         mut config: LogConfig,
     ) -> Result<(Self, Recovered), LogError> {
-        if !(SEGMENT_BYTES_MIN..=1 << 30).contains(&config.segment_bytes) {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&config.segment_bytes) {
             return Err(LogError::SegmentBytes(config.segment_bytes));
         }
         config.segment_bytes = page_up(config.segment_bytes);
@@ -118,19 +88,75 @@ impl Log {
             },
             found: Recovered::default(),
             entries: Newest::default(),
+            stubs: Vec::new(),
+            gaps: Vec::new(),
         };
         let lanes = opening.inspect_all(&names);
         for (lane, segments) in lanes {
             opening.lane(lane, segments);
         }
+        opening.report_stubs();
         Ok(opening.finish())
     }
+}
+
+/// Of each stream and run a number.
+type Numbers = HashMap<(StreamId, Run), u64>;
+
+/// A segment that was looked at.
+struct Looked {
+    candidate: Candidate,
+    index: Box<Index>,
+    sealed: bool,
+    /// May take more frames.
+    usable: bool,
+    /// Frames that are missing at its end: the first, and the last if it is known.
+    lost: Option<(u64, Option<u64>)>,
+    /// The first frame of the next segment.
+    next_first: Option<u64>,
+    /// Numbers behind the last in it and in older segments, where they are wanted.
+    ends: Numbers,
+}
+
+impl Looked {
+    fn sealed(candidate: Candidate, index: Box<Index>) -> Self {
+        Self {
+            candidate,
+            index,
+            sealed: true,
+            usable: false,
+            lost: None,
+            next_first: None,
+            ends: HashMap::new(),
+        }
+    }
+}
+
+/// The numbers that lie between what older and what newer segments hold.
+fn between(older: &Numbers, newer: &Numbers) -> Vec<Section> {
+    let gap = |(key, end): (&(StreamId, Run), &u64)| {
+        let first = *older.get(key)?;
+        let count = u32::try_from(end.checked_sub(first)?).ok()?;
+        (count > 0).then_some(Section {
+            stream: key.0,
+            run: key.1,
+            first,
+            count,
+        })
+    };
+    let mut gaps: Vec<Section> = newer.iter().filter_map(gap).collect();
+    gaps.sort_unstable();
+    gaps
 }
 
 struct Opening {
     log: Log,
     found: Recovered,
     entries: Newest,
+    /// Files of which nothing is left, and how long they were, if that is known.
+    stubs: Vec<(FreeFile, Option<u64>)>,
+    /// Frames that a stub may have held: lane, first, last, and the numbers that lie there.
+    gaps: Vec<(u8, u64, Option<u64>, Vec<Section>)>,
 }
 
 impl Opening {
@@ -138,15 +164,21 @@ impl Opening {
     fn inspect_all(&mut self, names: &[String]) -> BTreeMap<u8, Vec<Candidate>> {
         let mut lanes: BTreeMap<u8, Vec<Candidate>> = BTreeMap::new();
         for name in names {
-            let Some(number) = name
-                .strip_suffix(".seg")
-                .and_then(|n| n.parse::<u64>().ok())
-            else {
+            let (number, is_whole) = match name.strip_suffix(UNFINISHED) {
+                Some(number) => (Some(number), false),
+                None => (name.strip_suffix(".seg"), true),
+            };
+            let Some(number) = number.and_then(|n| n.parse::<u64>().ok()) else {
                 continue;
             };
             self.log.files.next_name = self.log.files.next_name.max(number.saturating_add(1));
+            if !is_whole {
+                self.log.files.clear_unfinished(name);
+                continue;
+            }
             match inspect(self.log.files.store.as_ref(), name) {
                 Kind::Free(file) => self.log.files.release(file),
+                Kind::Stub(file, whole) => self.stubs.push((file, whole)),
                 Kind::Alien(bytes, what) => {
                     self.log.files.alien_bytes += bytes;
                     self.damage(None, (Vec::new(), false, &what), name);
@@ -166,7 +198,8 @@ impl Opening {
     }
 
     fn lane(&mut self, lane: u8, candidates: Vec<Candidate>) {
-        let mut ends: HashMap<(StreamId, Run), u64> = HashMap::new();
+        let mut ends: Numbers = HashMap::new();
+        let mut all = Vec::new();
         let mut candidates = candidates.into_iter().peekable();
         while let Some(mut candidate) = candidates.next() {
             let newest = candidates.peek().is_none();
@@ -174,49 +207,63 @@ impl Opening {
             // What the next segment's head says that this one had.
             let next = candidates.peek().and_then(|next| next.head);
             let expected = next.filter(|head| head.generation_before == generation);
-            let sealed = candidate.sealed.take();
-            let is_sealed = sealed.is_some();
-            let (index, usable) = match sealed {
-                Some(index) => (index, false),
-                None => self.scanned(
-                    &candidate,
-                    newest,
-                    expected.map(|head| head.last_before),
-                    &ends,
-                ),
+            let expected = expected.map(|head| head.last_before);
+            let looked = match candidate.sealed.take() {
+                Some(index) => Looked::sealed(candidate, index),
+                None => self.scanned(candidate, newest, expected, &ends),
             };
-            for span in index.spans() {
+            for span in looked.index.spans() {
                 let end = ends.entry((span.stream, span.run)).or_insert(0);
                 *end = span.last.saturating_add(1).max(*end);
             }
-            self.take(lane, candidate, index, (is_sealed, newest && usable));
+            let mut looked = looked;
+            // Where a file is a stub, what is missing between two segments may have been in it.
+            looked.next_first = candidates.peek().map(|next| next.number);
+            if looked.lost.is_some() || !self.stubs.is_empty() {
+                looked.ends.clone_from(&ends);
+            }
+            all.push(looked);
+        }
+        let mut behind: Numbers = HashMap::new();
+        for looked in all.iter_mut().rev() {
+            self.report_end(lane, looked, &behind);
+            for span in looked.index.spans() {
+                let first = behind.entry((span.stream, span.run)).or_insert(span.first);
+                *first = span.first.min(*first);
+            }
+        }
+        for looked in all {
+            self.take(lane, looked);
         }
     }
 
-    /// Reads a segment without index; says also whether it may take more frames.
+    /// Reads a segment without index.
     fn scanned(
         &mut self,
-        candidate: &Candidate,
+        candidate: Candidate,
         newest: bool,
         expected: Option<u64>,
-        ends: &HashMap<(StreamId, Run), u64>,
-    ) -> (Box<Index>, bool) {
+        ends: &Numbers,
+    ) -> Looked {
         let region = Region {
             file: candidate.file.file.as_ref(),
             ident: candidate.ident,
-            limit: candidate.file.length,
+            limit: candidate.cut_from.unwrap_or(candidate.file.length),
         };
         let mut scan = scan(region, (candidate.start, candidate.number), ends);
-        let missing = expected.is_some_and(|last| scan.index.last_number < last);
-        if missing {
-            scan.damage.push((
-                std::mem::take(&mut scan.tail),
-                false,
-                "frames at the end are missing",
-            ));
+        let mut lost = None;
+        let is_missing = expected.is_some_and(|last| scan.index.last_number < last);
+        if candidate.cut_from.is_some() || is_missing {
+            if !scan.tail.is_empty() {
+                let what = "a frame's body is missing or damaged".into();
+                scan.damage
+                    .push((std::mem::take(&mut scan.tail), true, what));
+            }
             scan.torn = false;
+            lost = Some((scan.last_named + 1, expected));
         }
-        let mut usable = newest && candidate.head.is_some() && scan.damage.is_empty();
+        let mut usable =
+            newest && candidate.head.is_some() && scan.damage.is_empty() && lost.is_none();
         if scan.torn {
             self.found.torn_tails += 1;
             self.found.torn.append(&mut scan.tail);
@@ -226,13 +273,99 @@ impl Opening {
                 scan.index.cover(lost);
             }
             let name = candidate.file.name.clone();
-            self.damage(Some(candidate.ident), (ranges, exact, what), &name);
+            self.damage(Some(candidate.ident), (ranges, exact, &what), &name);
         }
         if let Err(error) = settle(region, &scan) {
             tracing::warn!(%error, "a segment's end cannot be written again");
             usable = false;
         }
-        (scan.index, usable)
+        Looked {
+            candidate,
+            index: scan.index,
+            sealed: false,
+            usable,
+            lost,
+            next_first: None,
+            ends: HashMap::new(),
+        }
+    }
+
+    /// Tells what is missing at a segment's end, and what a stub may have held behind it; `behind`
+    /// are the first numbers in newer segments of its lane.
+    fn report_end(&mut self, lane: u8, looked: &mut Looked, behind: &Numbers) {
+        let ranges = || between(&looked.ends, behind);
+        let file = &looked.candidate.file;
+        let length = file.length;
+        let size = looked.candidate.cut_from.map_or_else(String::new, |whole| {
+            format!("the file was cut from {whole} to {length} bytes: ")
+        });
+        match looked.lost {
+            None => {}
+            Some((from, None)) => {
+                let what = format!("{size}frames from {from} on are lost, if there were any");
+                let name = file.name.clone();
+                self.damage(
+                    Some(looked.candidate.ident),
+                    (Vec::new(), false, &what),
+                    &name,
+                );
+            }
+            Some((from, Some(last))) if from > last => {
+                let what = format!("{size}no frame is lost beyond those that were named");
+                let name = file.name.clone();
+                self.damage(
+                    Some(looked.candidate.ident),
+                    (Vec::new(), true, &what),
+                    &name,
+                );
+            }
+            Some((from, Some(last))) => {
+                let what = format!("{size}frames {from} to {last} are lost");
+                let (name, ranges) = (file.name.clone(), ranges());
+                ranges.iter().for_each(|range| looked.index.cover(range));
+                self.damage(Some(looked.candidate.ident), (ranges, false, &what), &name);
+            }
+        }
+        if self.stubs.is_empty() || looked.lost.is_some() {
+            return;
+        }
+        let first = looked.index.last_number + 1;
+        match looked.next_first {
+            Some(next) if next > first => {
+                let ranges = ranges();
+                ranges.iter().for_each(|range| looked.index.cover(range));
+                self.gaps.push((lane, first, Some(next - 1), ranges));
+            }
+            Some(_) => {}
+            None => self.gaps.push((lane, first, None, Vec::new())),
+        }
+    }
+
+    /// Reports files of which nothing is left, with what they may have held.
+    fn report_stubs(&mut self) {
+        let mut may = String::new();
+        let mut ranges = Vec::new();
+        for (lane, first, last, lost) in std::mem::take(&mut self.gaps) {
+            let to = last.map_or_else(|| "on".to_owned(), |last| format!("to {last}"));
+            let or = if may.is_empty() { ": it may be" } else { " or" };
+            // A String takes all that is written.
+            let _always = write!(may, "{or} frames from {first} {to} of lane {lane}");
+            ranges.extend(lost);
+        }
+        for (file, whole) in std::mem::take(&mut self.stubs) {
+            let whole = whole.unwrap_or(self.log.files.config.segment_bytes);
+            let what = format!(
+                "the file was cut from {whole} to {} bytes: what it held is not known{may}",
+                file.length
+            );
+            self.damage(
+                None,
+                (std::mem::take(&mut ranges), false, &what),
+                &file.name,
+            );
+            // It goes when the next file is made: not before the ledger has heard of it.
+            self.log.files.free.push(file);
+        }
     }
 
     fn damage(&mut self, ident: Option<Ident>, lost: (Vec<Section>, bool, &str), name: &str) {
@@ -242,13 +375,19 @@ impl Opening {
             segment: ident.map(|ident| SegmentId(ident.generation)),
             ranges,
             exact,
-            what: format!("{name}: {what}"),
+            what: format!("{}: {what}", self.log.files.store.path(name)),
         });
     }
 
     /// Puts a segment into the log.
-    fn take(&mut self, lane_id: u8, candidate: Candidate, index: Box<Index>, state: (bool, bool)) {
-        let (sealed, usable) = state;
+    fn take(&mut self, lane_id: u8, looked: Looked) {
+        let Looked {
+            candidate,
+            index,
+            sealed,
+            usable,
+            ..
+        } = looked;
         let log = &mut self.log;
         let generation = candidate.ident.generation;
         let head = candidate.head.unwrap_or_default();
@@ -312,186 +451,4 @@ impl Opening {
         self.found.newest_run = self.found.newest_run.max(runs.max());
         (self.log, self.found)
     }
-}
-
-/// Tells what a file is by its head and its end.
-fn inspect(store: &dyn Store, name: &str) -> Kind {
-    let opened = store.open(name).and_then(|file| Ok((file.length()?, file)));
-    let (length, file) = match opened {
-        Ok(opened) => opened,
-        Err(error) => return Kind::Alien(0, error.to_string()),
-    };
-    let free = FreeFile {
-        name: name.to_owned(),
-        file,
-        length,
-        generation: 0,
-    };
-    match read_head(free.file.as_ref()) {
-        Ok(HeadRead::Good(head, bytes, entries)) if head.lane < LANES => {
-            let ident = Ident {
-                generation: head.generation,
-                lane: head.lane,
-            };
-            let sealed = match read_index(free.file.as_ref(), length) {
-                IndexRead::Good(generation, index) if generation == head.generation => Some(index),
-                _ => None,
-            };
-            Kind::Segment(Box::new(Candidate {
-                file: free,
-                ident,
-                head: Some(head),
-                sealed,
-                start: page_up(bytes),
-                number: head.first_number,
-                entries,
-            }))
-        }
-        Ok(HeadRead::Newer(version)) => {
-            Kind::Alien(length, format!("needs a reader of version {version}"))
-        }
-        Ok(_) => headless(free),
-        Err(error) => Kind::Alien(length, error.to_string()),
-    }
-}
-
-fn read_head(file: &dyn StoreFile) -> std::io::Result<HeadRead> {
-    let mut wanted = usize::try_from(PAGE).unwrap_or(0);
-    for _ in 0..2 {
-        let mut bytes = vec![0; wanted];
-        let read = file.read_at(0, &mut bytes)?;
-        bytes.truncate(read);
-        match Head::read(&bytes) {
-            HeadRead::Short(more) => wanted = more,
-            other => return Ok(other),
-        }
-    }
-    Ok(HeadRead::Bad)
-}
-
-/// A file without a head is what its newest frames say, or free.
-fn headless(mut file: FreeFile) -> Kind {
-    let at_of = |generation: u64| {
-        let above = search(file.file.as_ref(), 0, file.length, move |header| {
-            header.generation > generation && header.lane < LANES
-        });
-        // A header that only looks like one is passed over.
-        above.into_iter().find_map(|at| {
-            let mut bytes = [0; super::frame::HEADER];
-            file.file.read_at(at, &mut bytes).ok()?;
-            let header = super::frame::Header::parse(&bytes)?;
-            let ident = Ident {
-                generation: header.generation,
-                lane: header.lane,
-            };
-            let region = Region {
-                file: file.file.as_ref(),
-                ident,
-                limit: file.length,
-            };
-            region
-                .probe(at, Want::Front)
-                .map(|found| (ident, at, found.header.number))
-        })
-    };
-    let mut newest: Option<(Ident, u64, u64)> = None;
-    while let Some(newer) = at_of(newest.map_or(0, |(ident, ..)| ident.generation)) {
-        newest = Some(newer);
-    }
-    let Some((ident, at, number)) = newest else {
-        file.generation = 0;
-        return Kind::Free(file);
-    };
-    let sealed = match read_index(file.file.as_ref(), file.length) {
-        IndexRead::Good(generation, index) if generation == ident.generation => Some(index),
-        _ => None,
-    };
-    Kind::Segment(Box::new(Candidate {
-        file,
-        ident,
-        head: None,
-        start: sealed.as_ref().map_or(at, |index| index.frames_start),
-        number: sealed.as_ref().map_or(number, |index| index.first_number),
-        sealed,
-        entries: Vec::new(),
-    }))
-}
-
-/// Reads all frames from `start` on, where frame `first` is; `ends` is what older segments hold.
-fn scan(
-    region: Region<'_>,
-    (start, first): (u64, u64),
-    ends: &HashMap<(StreamId, Run), u64>,
-) -> Scan {
-    let mut scan = Scan {
-        index: Box::new(Index::new(start, first)),
-        damage: Vec::new(),
-        tail: Vec::new(),
-        torn: false,
-        last_at: None,
-    };
-    let walk = Walk::new(region, start, first, Want::Body);
-    let (mut hole, mut last) = (None, first.saturating_sub(1));
-    for step in walk {
-        let found = match step {
-            Step::Frame(found) => found,
-            Step::Hole(at) => {
-                hole = Some(at);
-                continue;
-            }
-        };
-        let skipped = hole.take().filter(|_| found.header.number > last + 1);
-        last = found.header.number;
-        if let Some(at) = skipped {
-            let ranges = lost(region, (start, first, at), &[], ends);
-            scan.damage
-                .push((ranges, false, "a frame's header or directory is damaged"));
-        }
-        if found.body.is_none() {
-            scan.tail.extend(&found.directory.sections);
-            scan.torn = true;
-            continue;
-        }
-        if scan.torn {
-            let ranges = std::mem::take(&mut scan.tail);
-            scan.damage
-                .push((ranges, true, "a frame's body is damaged"));
-            scan.torn = false;
-        }
-        scan.index
-            .add(found.header.serial, found.header.number, &found.directory);
-        scan.index.frames_end = found.end();
-        scan.last_at = Some(found.at);
-    }
-    let torn = region.is_torn(scan.index.frames_end, last + 1);
-    scan.torn |= torn;
-    scan
-}
-
-/// Makes the end of a scanned segment what it seems: the last frame is written again, since it may
-/// be in the page cache alone, and a torn frame's header is wiped out, so that it is not found
-/// again.
-fn settle(region: Region<'_>, scan: &Scan) -> std::io::Result<()> {
-    // The head too: its sync may have failed, and under it lies the head of the segment before.
-    let mut head = vec![0; usize::try_from(scan.index.frames_start).unwrap_or(0)];
-    if region.file.read_at(0, &mut head)? == head.len() {
-        region.file.write_at(0, &head)?;
-        region.file.sync_data()?;
-    }
-    let end = scan.index.frames_end;
-    let from = scan.last_at.unwrap_or(end);
-    let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(0)];
-    let read = region.file.read_at(from, &mut bytes)?;
-    if read < bytes.len() {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
-    }
-    if scan.torn {
-        let wipe = (page_up(end) + PAGE).min(region.limit) - end;
-        bytes.resize(bytes.len() + usize::try_from(wipe).unwrap_or(0), 0);
-    }
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    region.file.write_at(from, &bytes)?;
-    region.file.sync_data()
 }

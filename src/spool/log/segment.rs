@@ -66,6 +66,14 @@ impl Head {
         Self::parse(bytes).unwrap_or(HeadRead::Bad)
     }
 
+    /// The file's length as the bytes of a head say that need not verify.
+    pub fn length(bytes: &[u8]) -> Option<u64> {
+        let mut r = Fields(bytes);
+        let is_head = r.u64()? == MAGIC;
+        r.skip(HEAD - 8 - 8 - 12)?;
+        r.u64().filter(|_| is_head)
+    }
+
     fn parse(bytes: &[u8]) -> Option<HeadRead> {
         let mut r = Fields(bytes);
         if r.u64()? != MAGIC {

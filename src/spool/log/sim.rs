@@ -181,6 +181,26 @@ impl SimStore {
             .collect()
     }
 
+    /// Another disk with the same files.
+    pub fn copy(&self) -> Self {
+        let other = Self::new(1);
+        {
+            let (disk, mut to) = (self.0.lock(), other.0.lock());
+            for (name, inode) in &disk.names {
+                let bytes = disk.inodes[*inode].cache.clone();
+                let at = to.inodes.len();
+                to.inodes.push(Inode {
+                    cache: bytes.clone(),
+                    durable: bytes,
+                    pending: Vec::new(),
+                });
+                to.names.insert(name.clone(), at);
+                to.durable_names.insert(name.clone(), at);
+            }
+        }
+        other
+    }
+
     /// Changes bytes behind everybody's back, durably.
     pub fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut disk = self.0.lock();
@@ -242,6 +262,14 @@ impl Store for SimStore {
         Ok(Arc::new(SimFile(self.clone(), inode)))
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        disk.call().map_err(Fail::error)?;
+        let inode = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.names.insert(to.to_owned(), inode);
+        Ok(())
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.call().map_err(Fail::error)?;
@@ -266,6 +294,10 @@ impl Store for SimStore {
             .map(|inode| disk.inodes[*inode].cache.len())
             .sum();
         Ok(disk.free_bytes.saturating_sub(used as u64))
+    }
+
+    fn path(&self, name: &str) -> String {
+        name.to_owned()
     }
 }
 

@@ -28,6 +28,12 @@ pub trait Store: Send + Sync + Debug {
     /// If it is not.
     fn open(&self, name: &str) -> io::Result<Arc<dyn StoreFile>>;
 
+    /// Gives a file another name, which nothing has.
+    ///
+    /// # Errors
+    /// If it is not there.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
     /// Takes a file's name away.
     ///
     /// # Errors
@@ -45,6 +51,9 @@ pub trait Store: Send + Sync + Debug {
     /// # Errors
     /// The disk's.
     fn free_bytes(&self) -> io::Result<u64>;
+
+    /// Where a file lies, for those who read of it in the log.
+    fn path(&self, name: &str) -> String;
 }
 
 /// A file, read and written by position from several threads.
@@ -133,6 +142,11 @@ impl Store for DiskStore {
         self.file(name, false)
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let path = self.folder.join(from);
+        std::fs::rename(&path, self.folder.join(to)).map_err(|error| with_path(&path, &error))
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         let path = self.folder.join(name);
         std::fs::remove_file(&path).map_err(|error| with_path(&path, &error))
@@ -147,6 +161,10 @@ impl Store for DiskStore {
         let stat = rustix::fs::statvfs(&self.folder)
             .map_err(|error| with_path(&self.folder, &io::Error::from(error)))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
     }
 }
 

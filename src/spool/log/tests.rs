@@ -1,7 +1,9 @@
 //! Tests of the log. `model`: random lives on a simulated disk against a model; `faults`: bit
-//! flips, failing calls, bounds; `codec`: round trips; `size`: figures, printed with `--nocapture`.
+//! flips, failing calls, bounds; `cut`: files cut short; `codec`: round trips; `size`: figures,
+//! printed with `--nocapture`.
 
 mod codec;
+mod cut;
 mod faults;
 mod model;
 mod size;

@@ -29,6 +29,7 @@ struct Bites {
     freed: u64,
     recycled: u64,
     unsynced_found: u64,
+    unfinished: u64,
 }
 
 impl Model {
@@ -114,6 +115,8 @@ fn live(seed: u64, bites: &mut Bites) {
                 }
                 bites.crashes += u64::from(power);
                 bites.kills += u64::from(!power);
+                let unfinished = |(name, _): &(String, usize)| name.ends_with(".new");
+                bites.unfinished += u64::from(store.files().iter().any(unfinished));
                 let (again, found) = start();
                 log = again;
                 bites.torn += found.torn_tails;
@@ -238,6 +241,7 @@ fn nothing_synced_is_lost_whatever_happens() {
         bites.torn,
         bites.full,
         bites.recycled,
+        bites.unfinished,
     ] {
         assert!(bit > 0, "a fault never bit: {bites:?}");
     }
