@@ -24,13 +24,26 @@ use super::{OpenError, Shared};
 use crate::config::checked;
 use crate::metrics::{Counter, Metrics};
 
-/// Opens log and state and puts them together.
+/// Opens log and state, puts them together and begins a run.
 pub(super) fn open(
     config: &checked::Spool,
     store: Arc<dyn Store>,
     meta_folder: &Path,
     metrics: Arc<Metrics>,
 ) -> Result<Shared, OpenError> {
+    let (shared, recovered) = prepare(config, store, meta_folder, metrics)?;
+    shared.report_damage(&recovered);
+    shared.begin_run();
+    Ok(shared)
+}
+
+/// Opens log and state and puts them together.
+pub(super) fn prepare(
+    config: &checked::Spool,
+    store: Arc<dyn Store>,
+    meta_folder: &Path,
+    metrics: Arc<Metrics>,
+) -> Result<(Shared, Recovered), OpenError> {
     let log_config = LogConfig {
         segment_bytes: config.segment_bytes,
         max_bytes: config.max_bytes,
@@ -59,12 +72,11 @@ pub(super) fn open(
         meta: Mutex::new(meta),
         config: config.clone(),
         metrics,
+        samples: super::runway::Samples::default(),
         started: Instant::now(),
         threads: Mutex::new(Vec::new()),
     };
-    shared.report_damage(&recovered);
-    shared.begin_run();
-    Ok(shared)
+    Ok((shared, recovered))
 }
 
 /// Tells a new state what the log knows of it.
@@ -104,7 +116,8 @@ impl Shared {
         }
     }
 
-    fn live_part(&self, range: &log::Section) -> Option<(u64, u64)> {
+    /// What of a range has neither been confirmed nor dropped at the head of its stream.
+    pub(super) fn live_part(&self, range: &log::Section) -> Option<(u64, u64)> {
         let state = self.state.lock();
         let stream = state.streams.get(range.stream.0 as usize)?;
         let floor = match stream.confirmed.0.cmp(&range.run) {
