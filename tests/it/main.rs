@@ -38,4 +38,8 @@ mod outage;
 
 mod policies;
 
+mod buffer;
+
+mod verify;
+
 mod quiet;
