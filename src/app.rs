@@ -27,6 +27,10 @@ const WORKERS_MAX: usize = 4;
 /// How long a start waits for a gateway that was just killed to let go of the data folder.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
 const LOCK_RETRY: Duration = Duration::from_millis(50);
+/// Name of the file in the data folder that its user has locked.
+const LOCK: &str = "lock";
+/// How often the rates are looked at that foretell how long the disk lasts.
+const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs the gateway until SIGTERM or SIGINT.
 ///
@@ -41,13 +45,43 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     result
 }
 
+/// Who has the data folder.
+#[derive(Debug)]
+pub enum Held {
+    /// A gateway runs on it.
+    ByAGateway,
+    /// Nobody; no gateway starts on it while this lives.
+    ByNobody(File),
+}
+
+/// Keeps gateways from starting on the data folder while it is looked at. Changes nothing in it.
+///
+/// # Errors
+/// No gateway was ever started on it, or it may not be read; the error names the path.
+pub fn lock_to_look(data_dir: &Path) -> anyhow::Result<Held> {
+    let path = data_dir.join(LOCK);
+    let name = path.display();
+    let file = File::open(&path)
+        .with_context(|| format!("{name}: no gateway has used this gateway.data_dir"))?;
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Held::ByNobody(file)),
+        Err(TryLockError::WouldBlock) => Ok(Held::ByAGateway),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {name}"))
+        }
+    }
+}
+
 /// Makes the data folder and takes it for this process, before anything in it is read: a second
 /// gateway would cut what the first is writing as a torn tail.
-fn lock(data_dir: &Path) -> anyhow::Result<File> {
+///
+/// # Errors
+/// The folder cannot be made, or another process has it.
+pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     let name = data_dir.display();
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot make gateway.data_dir {name}"))?;
-    let file = File::create(data_dir.join("lock"))
+    let file = File::create(data_dir.join(LOCK))
         .with_context(|| format!("cannot write to gateway.data_dir {name}"))?;
     let begun = Instant::now();
     loop {
@@ -110,8 +144,10 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     let state = Arc::new(ApiState::new(metrics.clone(), move || {
         counted.show_figures()
     }));
+    state.set_spool(spool.clone());
     state.set_spool_open(true);
     let rest = CancellationToken::new();
+    tokio::spawn(sample(spool.clone(), rest.clone()));
     let mut listening = Listening::default();
     if let Some(config) = &config.api {
         let (address, _) = api::spawn(config, state.clone(), rest.clone())
@@ -148,6 +184,18 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         uplink: (stop_uplink, task),
         rest,
     })
+}
+
+/// Takes note of how fast the buffer fills and drains.
+async fn sample(spool: Spool, stop: CancellationToken) {
+    loop {
+        let spool = spool.clone();
+        let sampled = tokio::task::spawn_blocking(move || spool.sample()).await;
+        let wait = tokio::time::sleep(SAMPLE_EVERY);
+        if sampled.is_err() || stop.run_until_cancelled(wait).await.is_none() {
+            return;
+        }
+    }
 }
 
 impl Running {

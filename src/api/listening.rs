@@ -7,6 +7,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+/// Name of the file.
+pub const LISTENING: &str = "listening";
+
 /// Content of the file, as JSON: `{"mqtt": "127.0.0.1:1883", "api": "127.0.0.1:8083"}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
@@ -24,7 +27,7 @@ pub fn write_listening(data_dir: &Path, listening: &Listening) -> io::Result<()>
     let shown = |address: Option<SocketAddr>| address.map(tracing::field::display);
     let (mqtt, api) = (shown(listening.mqtt), shown(listening.api));
     tracing::info!(mqtt, api, "listening");
-    let path = data_dir.join("listening");
+    let path = data_dir.join(LISTENING);
     let fresh = data_dir.join("listening.new");
     let json = serde_json::to_vec(listening)?;
     std::fs::write(&fresh, json)

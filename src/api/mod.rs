@@ -1,26 +1,40 @@
-//! Health and metrics over HTTP. The Kafka Connect REST API will live beside them.
+//! Health, metrics and what tools ask, over HTTP. The Kafka Connect REST API will live beside them.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `GET /health/live` | 200 while the process works |
 //! | `GET /health/ready` | 200 when devices are accepted and the spool is open, or 503 |
 //! | `GET /metrics` | Prometheus text |
+//! | `GET /tidegate/status` | [`Status`] |
+//! | `GET /tidegate/streams` | streams: [`crate::spool::inspect::StreamInfo`] |
+//! | `GET /tidegate/ranges?topic=&partition=` | what is left of one, number by number |
+//! | `GET /tidegate/records` | records that wait, in pages; `?topic=&partition=`: of one stream |
+//! | `GET /tidegate/check` | reads every frame, in pages |
+//! | `GET /tidegate/ledger` | the loss ledger, in pages; `?topic=`: of one topic |
+//! | `GET /tidegate/quarantine`, `…/quarantine/ID` | what Kafka rejected, in pages; one record |
+//!
+//! The next page begins at `?after=`. Below `/tidegate`, all but the status is for clients on
+//! loopback only ([`local`]).
 //!
 //! An outage of Kafka is *not* unready: the gateway is made for it, and a restart would help
 //! nobody. All other answers are JSON as Connect's are: `{"error_code": 404, "message": "…"}`.
 
+mod buffer;
 mod health;
 mod listening;
+mod local;
 mod server;
+mod status;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -29,8 +43,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::checked;
 use crate::metrics::{self, Metrics};
+use crate::spool::core::Spool;
 
-pub use listening::{Listening, write_listening};
+pub use listening::{LISTENING, Listening, write_listening};
+pub use status::Status;
 
 /// Largest request body that a handler reads.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -40,6 +56,8 @@ pub struct ApiState {
     metrics: Arc<Metrics>,
     /// Brings gauges up to date that are counted only when somebody asks.
     refresh: Box<dyn Fn() + Send + Sync>,
+    /// Answers tools.
+    spool: OnceLock<Spool>,
     started: Instant,
     accepting: AtomicBool,
     spool_open: AtomicBool,
@@ -52,10 +70,16 @@ impl ApiState {
         Self {
             metrics,
             refresh: Box::new(refresh),
+            spool: OnceLock::new(),
             started: Instant::now(),
             accepting: AtomicBool::new(false),
             spool_open: AtomicBool::new(false),
         }
+    }
+
+    /// Who answers tools; the first word holds.
+    pub fn set_spool(&self, spool: Spool) {
+        drop(self.spool.set(spool));
     }
 
     /// Whether devices are accepted. Without `[proxy]` there is nothing to wait for: say `true`.
@@ -85,7 +109,18 @@ pub async fn spawn(
 }
 
 fn router(state: Arc<ApiState>) -> Router {
+    let local = Router::new()
+        .route("/tidegate/streams", get(buffer::streams))
+        .route("/tidegate/ranges", get(buffer::ranges))
+        .route("/tidegate/records", get(buffer::records))
+        .route("/tidegate/check", get(buffer::check))
+        .route("/tidegate/ledger", get(buffer::ledger))
+        .route("/tidegate/quarantine", get(buffer::quarantine))
+        .route("/tidegate/quarantine/{id}", get(buffer::quarantined))
+        .route_layer(middleware::from_fn(local::only));
     Router::new()
+        .merge(local)
+        .route("/tidegate/status", get(status::status))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(figures))
@@ -108,7 +143,12 @@ fn error(code: StatusCode) -> Response {
         code.as_u16(),
         code.canonical_reason().unwrap_or("")
     );
-    let body = serde_json::json!({ "error_code": code.as_u16(), "message": message.trim_end() });
+    error_with(code, message.trim_end())
+}
+
+/// The same, with words of our own.
+fn error_with(code: StatusCode, message: &str) -> Response {
+    let body = serde_json::json!({ "error_code": code.as_u16(), "message": message });
     (code, axum::Json(body)).into_response()
 }
 

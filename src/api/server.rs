@@ -1,10 +1,11 @@
 //! Accepts HTTP connections and bounds them: their number, the wait for a request's head, their
 //! whole life.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -13,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::local::Peer;
 use crate::log::RateLimited;
 
 /// Most connections at once; the next wait to be accepted.
@@ -37,14 +39,15 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Cance
     let connections = TaskTracker::new();
     loop {
         let next = accept(&listener, &places);
-        let (stream, place) = tokio::select! {
+        let (stream, peer, place) = tokio::select! {
             () = shutdown.cancelled() => break,
             next = next => match next {
                 Some(next) => next,
                 None => continue,
             },
         };
-        let (router, shutdown) = (router.clone(), shutdown.clone());
+        let router = router.clone().layer(Extension(Peer(peer)));
+        let shutdown = shutdown.clone();
         connections.spawn(async move {
             connection(stream, router, shutdown).await;
             drop(place);
@@ -57,10 +60,10 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Cance
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, place)),
+        Ok((stream, peer)) => Some((stream, peer, place)),
         Err(error) => {
             if let Some(held_back) = ACCEPT_FAILED.check() {
                 tracing::warn!(%error, held_back, "API cannot accept connections");

@@ -3,17 +3,24 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done; of `run`: stopped as asked |
-//! | 1 | the configuration is wrong; what and where is on stderr |
+//! | 1 | the configuration is wrong, what and where is on stderr; or what was looked at is not well |
 //! | 2 | the command line is wrong |
 //! | 3 | it failed while running |
 
+mod buffer;
 mod check;
+mod client;
+mod human;
 mod out;
 mod run;
+mod source;
+mod status;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -34,12 +41,18 @@ enum Command {
     Run(ConfigFile),
     /// Check the configuration, tell all that is wrong with it, and change nothing.
     Check(ConfigFile),
+    /// Tell how the gateway is, how long its disk lasts and how long the backlog takes.
+    Status(status::Asked),
+    /// Look at what waits for Kafka, and take out of it, on a running or a stopped gateway.
+    Buffer(buffer::Buffer),
+    /// Read a topic back from Kafka and tell what is missing, twice or out of order.
+    Verify(verify::Verify),
 }
 
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration; TIDEGATE__SECTION__KEY variables override its keys.
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+    #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     config: PathBuf,
 }
 
@@ -48,6 +61,8 @@ struct ConfigFile {
 enum End {
     Done,
     ConfigWrong,
+    /// Damage, an alarm, no gateway: what was looked at is not well.
+    Found,
     UsageWrong,
     Failed,
 }
@@ -56,7 +71,7 @@ impl From<End> for ExitCode {
     fn from(end: End) -> Self {
         Self::from(match end {
             End::Done => 0,
-            End::ConfigWrong => 1,
+            End::ConfigWrong | End::Found => 1,
             End::UsageWrong => 2,
             End::Failed => 3,
         })
@@ -69,6 +84,9 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(cli) => match cli.command {
             Command::Run(file) => run::run(&file.config),
             Command::Check(file) => check::check(&file.config),
+            Command::Status(asked) => status::status(&asked),
+            Command::Buffer(asked) => buffer::buffer(&asked),
+            Command::Verify(asked) => verify::verify(&asked),
         },
         Err(help) => {
             // Help and version go to stdout, errors to stderr; when nobody listens there is nothing
@@ -90,6 +108,12 @@ fn load(file: &Path) -> Result<Loaded, End> {
         out::error(&problems);
         End::ConfigWrong
     })
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
 /// What the compiler of routes says of filters, templates and captures.

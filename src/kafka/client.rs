@@ -160,6 +160,15 @@ pub struct BatchHeader {
     pub last_sequence: i32,
 }
 
+/// A piece of a partition's log.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Batches, the last perhaps cut; [`super::unpack`] reads them.
+    pub log: Bytes,
+    /// The high watermark: what is before it is replicated.
+    pub end: i64,
+}
+
 /// What of a topic's configs bears on our promises; what we may not read is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicLimits {
@@ -282,6 +291,13 @@ impl Client {
     /// do it by themselves.)
     pub fn forget_leader(&self, topic: &str, partition: i32) {
         self.inner.metadata.lock().forget_leader(topic, partition);
+    }
+
+    /// Whether any connection is open: a broker that dies closes its own, a network that breaks
+    /// does not. No I/O.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.inner.pool.any_open() || self.inner.admin_is_open()
     }
 
     /// Closes every connection; whoever waits for an answer gets [`Error::Lost`]. Calls after it

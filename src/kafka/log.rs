@@ -1,4 +1,4 @@
-//! What lies in a partition's log: its ends, and the headers of its batches. No record is
+//! What lies in a partition's log: its ends, its batches, and their headers alone. No record is
 //! decompressed.
 
 use bytes::{Buf, Bytes};
@@ -8,7 +8,7 @@ use kafka_protocol::messages::list_offsets_request::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::client::{BatchHeader, Client, Error, NodeId, Road, Which};
+use super::client::{BatchHeader, Client, Error, Fetched, NodeId, Road, Which};
 use super::versions::{FETCH, LIST_OFFSETS};
 
 /// Bytes in front of a batch's records (base offset to record count).
@@ -67,6 +67,24 @@ impl Client {
         from_offset: i64,
         bytes_max: usize,
     ) -> Result<(Vec<BatchHeader>, i64), Error> {
+        let fetched = self.fetch(node, at, from_offset, bytes_max).await?;
+        let mut headers = parse(fetched.log);
+        headers.retain(|batch| batch.last_offset < fetched.end);
+        Ok((headers, fetched.end))
+    }
+
+    /// The log from the batch with `from_offset` on, about `bytes_max` bytes of it, as it lies
+    /// there: the last batch may be cut, or be behind the high watermark.
+    ///
+    /// # Errors
+    /// As [`Client::batch_headers`].
+    pub async fn fetch(
+        &self,
+        node: NodeId,
+        at: (&str, i32),
+        from_offset: i64,
+        bytes_max: usize,
+    ) -> Result<Fetched, Error> {
         let (topic, partition) = at;
         let broker = self.inner.broker(node, Road::Slow).await?;
         let version = broker.versions.pick(&FETCH)?;
@@ -95,10 +113,10 @@ impl Client {
             .find(|answer| answer.partition_index == partition)
             .ok_or_else(|| connection.malformed("no answer for the partition"))?;
         self.check(answer.error_code, "fetch", at)?;
-        let end = answer.high_watermark;
-        let mut headers = parse(answer.records.unwrap_or_default());
-        headers.retain(|batch| batch.last_offset < end);
-        Ok((headers, end))
+        Ok(Fetched {
+            log: answer.records.unwrap_or_default(),
+            end: answer.high_watermark,
+        })
     }
 
     fn check(&self, code: i16, what: &'static str, at: (&str, i32)) -> Result<(), Error> {

@@ -6,7 +6,7 @@
 //! file a theme. `pool` keeps two connections a broker, `seek` finds a broker that answers and asks
 //! it for `metadata`. `call` is one request over one `connection`; `versions` says in which
 //! version, `shape` whether the answer can be believed. [`batch`] makes record batches with
-//! `compression`; [`partitioner`] chooses their partition.
+//! `compression`, [`unpack`] reads them; [`partitioner`] chooses their partition.
 //!
 //! # Bounds
 //! Connections: two a known broker and one for metadata. A connection's queue: 16 requests waiting,
@@ -28,6 +28,7 @@ mod producers;
 pub mod security;
 mod seek;
 mod shape;
+pub mod unpack;
 mod versions;
 
 /// How the records of a batch are compressed

@@ -22,6 +22,12 @@ pub(super) struct Broker {
     pub versions: Versions,
 }
 
+impl Broker {
+    pub(super) fn is_open(&self) -> bool {
+        !self.connection.is_closed()
+    }
+}
+
 /// Opens connections.
 #[derive(Debug)]
 pub(super) struct Dialer {
@@ -154,6 +160,15 @@ impl Pool {
             Err(_) => {}
         }
         result
+    }
+
+    /// Whether a connection is open, or being opened.
+    pub(super) fn any_open(&self) -> bool {
+        let is_open = |slot: &Arc<Slot>| match slot.current.try_lock() {
+            Ok(current) => current.broker.as_ref().is_some_and(|it| it.is_open()),
+            Err(_) => true,
+        };
+        self.slots.lock().values().any(is_open)
     }
 
     /// Gives up the connections to brokers that are no more.

@@ -99,6 +99,14 @@ impl Inner {
         broker.connection.call(api, version, request).await
     }
 
+    /// Whether the connection for metadata is open, or being opened.
+    pub(super) fn admin_is_open(&self) -> bool {
+        match self.seek.admin.try_lock() {
+            Ok(admin) => admin.broker.as_ref().is_some_and(|it| it.is_open()),
+            Err(_) => true,
+        }
+    }
+
     pub(super) async fn close_admin(&self) {
         if let Some(broker) = self.seek.admin.lock().await.broker.take() {
             broker.connection.close("the client is closed");

@@ -95,6 +95,12 @@ pub enum Gauge {
     Streams,
     /// Streams that cannot be sent while others can.
     StreamsStalled,
+    /// Bytes that can still be written to segment files.
+    RoomBytes,
+    /// Time until the disk is full if nothing is sent, milliseconds; `u64::MAX`: endless.
+    RunwayMs,
+    /// Time until the backlog is sent, milliseconds; `u64::MAX`: endless.
+    DrainMs,
 }
 
 /// What is spread over buckets of seconds.
@@ -110,7 +116,7 @@ pub enum Histogram {
 }
 
 const COUNTERS: usize = Counter::Resumed as usize + 1;
-const GAUGES: usize = Gauge::StreamsStalled as usize + 1;
+const GAUGES: usize = Gauge::DrainMs as usize + 1;
 const HISTOGRAMS: usize = Histogram::ProduceSeconds as usize + 1;
 const BUCKETS: usize = 16;
 

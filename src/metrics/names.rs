@@ -156,7 +156,7 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
     ),
 ];
 
-/// All gauges. One whose name ends in `_seconds` is kept in milliseconds.
+/// All gauges. One whose name ends in `_seconds` is kept in milliseconds, `u64::MAX` for endless.
 pub const GAUGE_NAMES: [Name<Gauge>; GAUGES] = [
     plain(
         Gauge::ConnectionsOpen,
@@ -183,7 +183,11 @@ pub const GAUGE_NAMES: [Name<Gauge>; GAUGES] = [
         "buffered_age_seconds",
         "Age of the oldest record not yet confirmed.",
     ),
-    plain(Gauge::UplinkUp, "uplink_up", "1 while Kafka answers."),
+    plain(
+        Gauge::UplinkUp,
+        "uplink_up",
+        "1 while Kafka answers; with nothing to send, while a connection to it is or can be opened.",
+    ),
     plain(
         Gauge::SpoolFull,
         "spool_full",
@@ -198,6 +202,23 @@ pub const GAUGE_NAMES: [Name<Gauge>; GAUGES] = [
         Gauge::StreamsStalled,
         "streams_stalled",
         "Streams that cannot be sent while others can.",
+    ),
+    plain(
+        Gauge::RoomBytes,
+        "room_bytes",
+        "Bytes that records may still take on disk within `max_bytes` and `min_free_bytes`.",
+    ),
+    plain(
+        Gauge::RunwayMs,
+        "runway_seconds",
+        "How long the disk lasts if nothing is sent, at the rate of the last half minute; `+Inf` \
+         when nothing comes in.",
+    ),
+    plain(
+        Gauge::DrainMs,
+        "drain_seconds",
+        "How long the backlog on disk takes to drain at the rate of the last half minute; 0 \
+         without one, `+Inf` while it does not shrink.",
     ),
 ];
 

@@ -43,9 +43,12 @@ impl Metrics {
             );
         }
         for name in &GAUGE_NAMES {
-            let value = self.level(name.of) as f64;
-            let in_millis = name.family.ends_with("_seconds");
-            let value = if in_millis { value / 1e3 } else { value };
+            let level = self.level(name.of);
+            let value = match name.family.ends_with("_seconds") {
+                true if level == u64::MAX => f64::INFINITY,
+                true => level as f64 / 1e3,
+                false => level as f64,
+            };
             plain(&mut out, &mut family, name, "gauge", value);
         }
         for name in &HISTOGRAM_NAMES {
@@ -84,6 +87,11 @@ fn bound(i: usize) -> f64 {
 
 fn plain<T>(out: &mut String, last: &mut &str, name: &Name<T>, kind: &str, value: f64) {
     let family = name.family;
+    let value = if value.is_infinite() {
+        "+Inf".to_owned()
+    } else {
+        value.to_string()
+    };
     if *last != family {
         header(out, &format!("{PREFIX}{family}"), kind, name.help);
         *last = family;
@@ -117,6 +125,7 @@ mod tests {
         metrics.add(Counter::Received, 3);
         metrics.add(Counter::DroppedFull, 2);
         metrics.set(Gauge::BufferedAgeMs, 1_500);
+        metrics.set(Gauge::RunwayMs, u64::MAX);
         let page = metrics.render();
         for line in [
             "# TYPE tidegate_received_total counter",
@@ -124,6 +133,7 @@ mod tests {
             "tidegate_dropped_total{reason=\"full\"} 2",
             "tidegate_dropped_total{reason=\"expired\"} 0",
             "tidegate_buffered_age_seconds 1.5",
+            "tidegate_runway_seconds +Inf",
         ] {
             assert!(page.lines().any(|l| l == line), "{line}\n{page}");
         }

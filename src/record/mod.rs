@@ -82,7 +82,11 @@ impl Record {
     }
 }
 
-fn take<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
+/// Takes what [`put`] has written off `rest`; `None` for null.
+///
+/// # Errors
+/// [`Malformed`] when `rest` lies about its lengths.
+pub fn take<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
     let length = varint::read_signed(rest).ok_or(Malformed)?;
     if length < 0 {
         return Ok(None);

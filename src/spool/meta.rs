@@ -16,6 +16,8 @@
 //! itself. Nothing here is what a PUBACK depends on: a folder that cannot be opened is put aside
 //! and made anew.
 
+mod ledger;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;

@@ -5,19 +5,22 @@
 //! when Kafka has confirmed it or when the frame that holds it is synced; then, once, its
 //! [`Ticket`] is settled.
 //!
-//! * [`Intake`] is what sources see, [`Outlet`] what the uplink sees.
+//! * [`Intake`] is what sources see, [`Outlet`] what the uplink sees, [`inspect`] what tools see.
 //! * `log/` is the store on disk: frames in segment files. `meta` is sled: cursors, ledger, runs.
 
 pub mod core;
+pub mod inspect;
 pub mod intake;
 pub mod log;
 pub mod meta;
 pub mod outlet;
+mod ranges;
 
 use std::fmt;
 
 pub use intake::{Incoming, Intake, Settle, Ticket, TopicId, TopicOptions};
 pub use outlet::{Identity, Leftover, Outlet, TakeLimits, Taken, TopicPartition};
+pub use ranges::Ranges;
 
 /// A stream's number on this gateway; given out once and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -166,6 +166,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Reaches the cluster and makes sure that every run has an identity; may be called again.
     fn start(&self) -> impl Future<Output = Result<(), SendError>> + Send;
 
+    /// Whether a connection to the cluster is open; no I/O.
+    fn connected(&self) -> bool;
+
     /// Where batches for a partition go, as last heard; no I/O.
     fn door(&self, to: &TopicPartition) -> Option<Door>;
 
@@ -216,7 +219,7 @@ pub fn spawn(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
-    let client = Client::new(client_config(config));
+    let client = client(config);
     let limits = pump::Limits::new(config);
     let creation = config.topic_creation.clone();
     let nudge = Arc::new(tokio::sync::Notify::new());
@@ -257,6 +260,12 @@ fn run<E: Engine>(
             tracing::error!(%error, "topic watcher ended badly");
         }
     })
+}
+
+/// A client of the configured cluster, for a tool that reads from it; no I/O.
+#[must_use]
+pub fn client(config: &Kafka) -> Client {
+    Client::new(client_config(config))
 }
 
 fn client_config(config: &Kafka) -> ClientConfig {

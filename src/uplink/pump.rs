@@ -103,6 +103,8 @@ pub(super) struct Pump<E> {
     start_out: bool,
     start_due: Instant,
     start_failures: u32,
+    /// No connection was open, and none could be opened since.
+    pub(super) lost: bool,
     up: Option<bool>,
     /// When something was acknowledged last, or there was nothing to acknowledge.
     pub(super) progress: Instant,
@@ -138,6 +140,7 @@ impl<E: Engine> Pump<E> {
             start_out: false,
             start_due: now,
             start_failures: 0,
+            lost: false,
             up: None,
             progress: now,
             report: super::reply::Report::default(),
@@ -205,10 +208,14 @@ impl<E: Engine> Pump<E> {
         }
     }
 
-    /// Reaches the cluster: at first, and while nothing else shows that it is there.
+    /// Reaches the cluster: at first, and while nothing else shows that it is there. Brokers close
+    /// idle connections too, so the last one closed is only a reason to ask.
     fn start(&mut self, now: Instant) {
-        let idle = self.up == Some(false) && self.doors.out() == 0;
-        if self.start_out || self.start_due > now || (self.started && !idle) {
+        if self.start_out || self.start_due > now {
+            return;
+        }
+        let doubtful = || self.up == Some(false) || !self.engine.connected();
+        if self.started && !(self.doors.out() == 0 && doubtful()) {
             return;
         }
         self.start_out = true;
@@ -226,11 +233,13 @@ impl<E: Engine> Pump<E> {
                     tracing::info!(?guarantee, "uplink has reached Kafka");
                 }
                 self.started = true;
+                self.lost = false;
                 self.start_failures = 0;
                 self.start_due = Instant::now() + self.limits.backoff.longest;
                 self.doors.knock();
             }
             Err(error) => {
+                self.lost = true;
                 self.start_failures = self.start_failures.saturating_add(1);
                 let wait = self
                     .limits
@@ -248,7 +257,7 @@ impl<E: Engine> Pump<E> {
             self.progress = now;
         }
         let starving = now.duration_since(self.progress) > self.limits.request_timeout;
-        let up = self.started && self.doors.any_well() && !starving;
+        let up = self.started && !self.lost && self.doors.any_well() && !starving;
         if self.up != Some(up) {
             self.up = Some(up);
             self.outlet.uplink(up);

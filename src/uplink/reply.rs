@@ -58,6 +58,7 @@ impl<E: Engine> Pump<E> {
                 self.report.failed("broker does not answer", cause);
             }
         } else if !reply.took.is_zero() {
+            self.lost = false;
             slow = self
                 .doors
                 .answered(door, road, (reply.took, reply.throttle));

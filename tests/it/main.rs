@@ -44,4 +44,8 @@ mod policies;
 
 mod lanes;
 
+mod buffer;
+
+mod verify;
+
 mod quiet;

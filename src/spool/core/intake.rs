@@ -109,6 +109,7 @@ fn push(state: &mut State, incoming: Incoming, now_ms: u64, short: bool) -> bool
     let listed = stream.ready;
     state.hot_bytes += size;
     state.fresh_bytes += size;
+    state.came_in = (state.came_in.0 + 1, state.came_in.1 + size as u64);
     if !listed {
         state.offer(id);
     }

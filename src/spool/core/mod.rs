@@ -6,7 +6,7 @@
 //! * `writer`: group commits, cursors, the ledger. `give_way`: expiry and `on_full`. `deal`:
 //!   provisional streams.
 //! * `loader`: reads the backlog back, frame by frame, within a bound.
-//! * `recover`: from what lies on disk to a running spool.
+//! * `recover`: from what lies on disk to a running spool. `inspect`, `runway`: what tools see.
 //!
 //! # Invariants
 //! - The lock is never held across I/O, and no ticket is settled under it.
@@ -17,6 +17,7 @@
 
 mod deal;
 mod give_way;
+mod inspect;
 mod intake;
 mod lanes;
 mod loader;
@@ -25,6 +26,7 @@ mod persist;
 mod quarantine;
 mod recover;
 mod room;
+mod runway;
 mod state;
 mod stream;
 #[cfg(test)]
@@ -43,6 +45,8 @@ use super::log::{self, Log, LogReader, Store};
 use super::meta::{self, Meta};
 use crate::config::checked;
 use crate::metrics::{Counter, Metrics};
+pub use inspect::Look;
+pub use runway::Runway;
 use state::State;
 
 /// Why the spool cannot be opened. Damage is no reason: it is reported and passed over.
@@ -79,6 +83,7 @@ pub(super) struct Shared {
     meta: Mutex<Meta>,
     config: checked::Spool,
     metrics: Arc<Metrics>,
+    samples: runway::Samples,
     started: Instant,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }

@@ -25,13 +25,26 @@ use super::{OpenError, Shared};
 use crate::config::checked;
 use crate::metrics::{Counter, Metrics};
 
-/// Opens log and state and puts them together.
+/// Opens log and state, puts them together and begins a run.
 pub(super) fn open(
     config: &checked::Spool,
     store: Arc<dyn Store>,
     meta_folder: &Path,
     metrics: Arc<Metrics>,
 ) -> Result<Shared, OpenError> {
+    let (shared, recovered) = prepare(config, store, meta_folder, metrics)?;
+    shared.report_damage(&recovered);
+    shared.begin_run();
+    Ok(shared)
+}
+
+/// Opens log and state and puts them together.
+pub(super) fn prepare(
+    config: &checked::Spool,
+    store: Arc<dyn Store>,
+    meta_folder: &Path,
+    metrics: Arc<Metrics>,
+) -> Result<(Shared, Recovered), OpenError> {
     let log_config = LogConfig {
         segment_bytes: config.segment_bytes,
         max_bytes: config.max_bytes,
@@ -61,12 +74,11 @@ pub(super) fn open(
         meta: Mutex::new(meta),
         config: config.clone(),
         metrics,
+        samples: super::runway::Samples::default(),
         started: Instant::now(),
         threads: Mutex::new(Vec::new()),
     };
-    shared.report_damage(&recovered);
-    shared.begin_run();
-    Ok(shared)
+    Ok((shared, recovered))
 }
 
 /// Tells a new state what the log knows of it.
@@ -105,7 +117,7 @@ impl Shared {
 
     /// What of a range is neither confirmed nor in the ledger already: damage is found again at
     /// each start until its segment is freed.
-    fn live_parts(&self, range: &log::Section) -> Vec<(u64, u64)> {
+    pub(super) fn live_parts(&self, range: &log::Section) -> Vec<(u64, u64)> {
         let mut state = self.state.lock();
         let Some(stream) = state.stream(range.stream) else {
             return Vec::new();

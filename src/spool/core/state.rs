@@ -146,6 +146,8 @@ pub(super) struct State {
     pub stopping: bool,
     pub hot_bytes: usize,
     pub cold_bytes: usize,
+    /// Records that came in since the start, and their bytes.
+    pub came_in: (u64, u64),
     /// Bytes that came in since the last group commit began.
     pub fresh_bytes: usize,
     /// Whether the writer, when it last looked, had to write without waiting for Kafka.
@@ -188,6 +190,7 @@ impl State {
             stopping: false,
             hot_bytes: 0,
             cold_bytes: 0,
+            came_in: (0, 0),
             fresh_bytes: 0,
             writer_hurries: false,
             poke: false,

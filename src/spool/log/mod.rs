@@ -68,6 +68,7 @@ mod body;
 mod entry;
 mod files;
 mod frame;
+mod frozen;
 mod index;
 mod inspect;
 mod reader;
@@ -86,6 +87,7 @@ mod tests;
 use std::time::Duration;
 
 pub use entry::{Directory, Entry};
+pub use frozen::FrozenStore;
 pub use reader::{FramePos, LogReader, ReadError, ReadFrame, SectionRecords};
 pub use recovery::{Damage, Recovered};
 pub use store::{DiskStore, Store, StoreFile};

@@ -138,6 +138,10 @@ impl Engine for ExactlyOnce {
         Ok(())
     }
 
+    fn connected(&self) -> bool {
+        self.client.connected()
+    }
+
     fn door(&self, to: &TopicPartition) -> Option<Door> {
         self.client
             .leader(&to.topic, to.partition)

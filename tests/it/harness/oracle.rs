@@ -209,6 +209,12 @@ pub fn check(kafka: &Kafka, ledgers: &[&Path], arguments: &str) -> Verdict {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// `oracle list`: a load's acknowledged messages, as `tidegate verify --ledger` takes them.
+pub fn list(ledger: &Path) -> String {
+    let mut command = Command::new(tests_dir("oracle/oracle"));
+    run(command.args(["list", "--ledger"]).arg(ledger))
+}
+
 /// `oracle plant`: known faults straight into Kafka.
 pub fn plant(kafka: &Kafka, ledger: &Path, arguments: &str) {
     let mut command = Command::new(tests_dir("oracle/oracle"));

@@ -1,0 +1,656 @@
+//! What tools see: streams, their records, what is damaged, what lies in quarantine. Changes
+//! nothing. A page reads a bounded part of the disk and holds the lock for one stream at a time.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Map, Value, json};
+
+use super::super::inspect::{
+    BadPlace, CheckPage, DamageInfo, DamagedRange, LedgerPage, QuarantineInfo, QuarantinePage,
+    RangeInfo, RecordsPage, StreamInfo,
+};
+use super::super::log::{
+    self, FramePos, FrozenStore, LANES, QUARANTINE, ReadError, Section, SegmentId,
+};
+use super::super::ranges::Ranges;
+use super::super::{Run, StreamId, TopicPartition};
+use super::state::State;
+use super::stream::{Span, Stream};
+use super::{OpenError, Shared, Spool, recover};
+use crate::config::checked;
+use crate::metrics::Metrics;
+use crate::record::{Malformed, Record};
+
+/// Bytes of records after which a page ends.
+const PAGE_BYTES: usize = 512 * 1024;
+/// Time after which a page ends: a slow disk, or frames of which nothing is wanted.
+const PAGE_TIME: Duration = Duration::from_secs(2);
+/// Rejected records on one page.
+const QUARANTINE_PAGE: usize = 1_000;
+
+/// A spool that nobody uses, as the next start will find it.
+#[derive(Debug)]
+pub struct Look {
+    /// Answers questions; it has no threads and takes no records.
+    pub spool: Spool,
+    /// What the start finds damaged without reading every frame.
+    pub damage: Vec<DamageInfo>,
+    /// Lanes whose last frame is torn, as after a power cut: it had not been acknowledged.
+    pub torn_tails: u64,
+}
+
+/// Where a page begins.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Records in memory: of this stream, from this number on.
+    Memory(StreamId, u64),
+    /// In this segment, at its beginning or further on.
+    Disk(SegmentId, Option<FramePos>),
+}
+
+impl FromStr for Place {
+    type Err = BadPlace;
+
+    fn from_str(text: &str) -> Result<Self, BadPlace> {
+        let parts: Option<Vec<u64>> = text
+            .split('.')
+            .skip(1)
+            .map(|part| part.parse().ok())
+            .collect();
+        let place = match (text.split('.').next(), parts.as_deref()) {
+            (Some("memory"), Some([stream, number])) => u32::try_from(*stream)
+                .ok()
+                .map(|stream| Self::Memory(StreamId(stream), *number)),
+            (Some("disk"), Some([segment])) => Some(Self::Disk(SegmentId(*segment), None)),
+            (Some("disk"), Some([segment, offset, number])) => {
+                let (segment, offset, number) = (SegmentId(*segment), *offset, *number);
+                let at = FramePos {
+                    segment,
+                    offset,
+                    number,
+                };
+                Some(Self::Disk(segment, Some(at)))
+            }
+            _ => None,
+        };
+        place.ok_or_else(|| BadPlace(text.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory(stream, number) => write!(f, "memory.{}.{number}", stream.0),
+            Self::Disk(segment, None) => write!(f, "disk.{}", segment.0),
+            Self::Disk(segment, Some(at)) => {
+                write!(f, "disk.{}.{}.{}", segment.0, at.offset, at.number)
+            }
+        }
+    }
+}
+
+impl Spool {
+    /// Looks at the spool in `folder`, of which nobody may make use meanwhile, without changing it.
+    /// `meta` is a copy of its state, which is opened, and so changed.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a damaged or half-written spool is none.
+    pub fn look(config: &checked::Spool, folder: &Path, meta: &Path) -> Result<Look, OpenError> {
+        let store = Arc::new(FrozenStore::new(&folder.join("segments")));
+        let metrics = Arc::new(Metrics::default());
+        let (shared, recovered) = recover::prepare(config, store, meta, metrics)?;
+        let damage = recovered.damage.iter().map(|damage| DamageInfo {
+            segment: damage.segment.map(|segment| segment.0),
+            offset: None,
+            what: damage.what.clone(),
+            exact: damage.exact,
+            ranges: shared.damaged(&damage.ranges),
+        });
+        Ok(Look {
+            damage: damage.collect(),
+            torn_tails: recovered.torn_tails,
+            spool: Self {
+                shared: Arc::new(shared),
+            },
+        })
+    }
+
+    /// All streams, drained ones too.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamInfo> {
+        let state = self.shared.state.lock();
+        let named = state.streams.iter().filter(|s| !s.to.topic.is_empty());
+        named
+            .map(|stream| describe_stream(&state, stream))
+            .collect()
+    }
+
+    /// The id of a topic's partition, if it is known here.
+    #[must_use]
+    pub fn stream_id(&self, topic: &str, partition: i32) -> Option<StreamId> {
+        let state = self.shared.state.lock();
+        let is_it = |s: &&Stream| &*s.to.topic == topic && s.to.partition == partition;
+        state.streams.iter().find(is_it).map(|stream| stream.id)
+    }
+
+    /// What is left of a stream, number by number; reads the directories of its segments.
+    #[must_use]
+    pub fn ranges(&self, id: StreamId) -> Vec<RangeInfo> {
+        let shared = &self.shared;
+        let segments = shared.wanted_segments(Some(id));
+        let mut runs: std::collections::BTreeMap<Run, Ranges> = std::collections::BTreeMap::new();
+        for segment in segments {
+            let mut at = shared.reader.first(segment);
+            while let Some(here) = at {
+                let (sections, next) = match shared.reader.read_directory(here) {
+                    Ok(Some((directory, next))) => (directory.sections, Some(next)),
+                    Ok(None) | Err(ReadError::Gone(_)) => break,
+                    Err(ReadError::Damaged { next, .. }) => (Vec::new(), next),
+                };
+                at = next;
+                let state = shared.state.lock();
+                for section in sections.iter().filter(|s| s.stream == id) {
+                    let ranges = runs.entry(section.run).or_default();
+                    for (first, end) in live_part(&state, section, segment).iter() {
+                        ranges.add(first, end);
+                    }
+                }
+            }
+        }
+        let info = |run: Run, (first, end), on_disk| RangeInfo {
+            run: run.0,
+            first,
+            end,
+            on_disk,
+        };
+        let mut all: Vec<RangeInfo> = Vec::new();
+        for (run, ranges) in &runs {
+            all.extend(ranges.iter().map(|range| info(*run, range, true)));
+        }
+        let state = shared.state.lock();
+        let mut memory = Ranges::default();
+        if let Some(stream) = state.streams.get(id.0 as usize) {
+            let volatile = stream.hot.range(stream.first_volatile()..);
+            for entry in volatile {
+                memory.insert(entry.number);
+            }
+        }
+        all.extend(memory.iter().map(|range| info(state.run, range, false)));
+        all
+    }
+
+    /// Records that are left, of one stream or of all: those in memory alone, then those on disk as
+    /// they lie there. A record may come twice, when it is written between two pages or lies on
+    /// disk twice.
+    ///
+    /// # Errors
+    /// `after` is no place.
+    pub fn records(
+        &self,
+        only: Option<StreamId>,
+        after: Option<&str>,
+    ) -> Result<RecordsPage, BadPlace> {
+        let place = after.map_or(Ok(Place::Memory(StreamId(0), 0)), Place::from_str)?;
+        Ok(match place {
+            Place::Memory(stream, number) => self.shared.memory_page(only, stream, number),
+            Place::Disk(segment, at) => self.shared.disk_page(only, segment, at),
+        })
+    }
+
+    /// Reads every frame, the quarantine's too, and tells which cannot be read.
+    ///
+    /// # Errors
+    /// `after` is no place.
+    pub fn check(&self, after: Option<&str>) -> Result<CheckPage, BadPlace> {
+        let place = after.map_or(Ok(Place::Disk(SegmentId(0), None)), Place::from_str)?;
+        let Place::Disk(segment, at) = place else {
+            return Err(BadPlace(place.to_string()));
+        };
+        Ok(self.shared.check_page(segment, at))
+    }
+
+    /// Records that Kafka rejected, and that nobody has dropped or tried again since.
+    ///
+    /// # Errors
+    /// `after` is no place.
+    pub fn quarantine_page(&self, after: Option<&str>) -> Result<QuarantinePage, BadPlace> {
+        let from = after.map_or(Ok(0), |text| {
+            text.parse().map_err(|_| BadPlace(text.to_owned()))
+        })?;
+        let kept = self.shared.quarantined();
+        let infos = kept.iter().skip(from).take(QUARANTINE_PAGE);
+        let infos = infos.map(|kept| {
+            let to = self.shared.name_of(kept.section.stream);
+            QuarantineInfo {
+                id: kept.id(),
+                cause: kept.cause.clone(),
+                topic: to.topic.to_string(),
+                partition: to.partition,
+                run: kept.section.run.0,
+                seq: kept.section.first,
+            }
+        });
+        Ok(QuarantinePage {
+            records: infos.collect(),
+            next: (kept.len() > from + QUARANTINE_PAGE)
+                .then(|| (from + QUARANTINE_PAGE).to_string()),
+        })
+    }
+
+    /// How many records lie in quarantine; reads its directories.
+    #[must_use]
+    pub fn quarantine_count(&self) -> u64 {
+        self.shared.quarantined().len() as u64
+    }
+
+    /// A record in quarantine, whole.
+    #[must_use]
+    pub fn quarantined_record(&self, id: &str) -> Option<Value> {
+        let kept = self.shared.quarantined();
+        let kept = kept.iter().find(|kept| kept.id() == id)?;
+        let record = self.shared.read_quarantined(kept)?;
+        let to = self.shared.name_of(kept.section.stream);
+        let (run, number) = (kept.section.run, kept.section.first);
+        let mut value = describe_record(&to, run, number, &record);
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("id".to_owned(), kept.id().into());
+            fields.insert("cause".to_owned(), kept.cause.clone().into());
+        }
+        Some(value)
+    }
+
+    /// Lines of the loss ledger.
+    ///
+    /// # Errors
+    /// `after` is no place.
+    pub fn ledger(&self, topic: Option<&str>, after: Option<&str>) -> Result<LedgerPage, BadPlace> {
+        self.shared.meta.lock().ledger_page(topic, after)
+    }
+}
+
+impl Shared {
+    /// Segments that hold what is left of a stream, or of any, in the order of their age.
+    fn wanted_segments(&self, only: Option<StreamId>) -> Vec<SegmentId> {
+        let state = self.state.lock();
+        let mut wanted: Vec<SegmentId> = match only {
+            None => {
+                let used = state.segments.iter().filter(|(_, s)| s.spans > 0);
+                used.map(|(id, _)| *id).collect()
+            }
+            Some(id) => {
+                let stream = state.streams.get(id.0 as usize);
+                let spans = stream.iter().flat_map(|stream| &stream.spans);
+                spans.map(|span| span.segment).collect()
+            }
+        };
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted
+    }
+
+    fn memory_page(&self, only: Option<StreamId>, stream: StreamId, number: u64) -> RecordsPage {
+        let (mut page, mut bytes) = (RecordsPage::default(), 0);
+        let mut id = only.map_or(stream, |only| only.max(stream));
+        let mut from = number;
+        loop {
+            let state = self.state.lock();
+            let Some(stream) = state.streams.get(id.0 as usize) else {
+                break;
+            };
+            if only.is_some_and(|only| only != id) {
+                break;
+            }
+            let volatile = stream.hot.range(stream.first_volatile()..);
+            for entry in volatile.filter(|entry| entry.number >= from) {
+                if bytes >= PAGE_BYTES {
+                    page.next = Some(Place::Memory(id, entry.number).to_string());
+                    return page;
+                }
+                bytes += entry.record.size();
+                let one = describe_record(&stream.to, entry.run, entry.number, &entry.record);
+                page.records.push(one);
+            }
+            (id, from) = (StreamId(id.0.saturating_add(1)), 0);
+        }
+        page.next = Some(Place::Disk(SegmentId(0), None).to_string());
+        page
+    }
+
+    fn disk_page(
+        &self,
+        only: Option<StreamId>,
+        segment: SegmentId,
+        at: Option<FramePos>,
+    ) -> RecordsPage {
+        let (mut page, mut bytes) = (RecordsPage::default(), 0);
+        let segments = self.wanted_segments(only);
+        page.next = self.walk((segment, at), &segments, |here| {
+            let (directory, next) = match self.reader.read_directory(here)? {
+                Some(found) => found,
+                None => return Ok(None),
+            };
+            let wanted = |section: &Section| only.is_none_or(|only| only == section.stream);
+            if directory.sections.iter().any(wanted)
+                && let Some(frame) = self.reader.read_frame(here)?
+            {
+                for section in frame.sections.iter().filter(|s| wanted(&s.section)) {
+                    let info = section.section;
+                    let (live, to) = {
+                        let state = self.state.lock();
+                        (
+                            live_part(&state, &info, here.segment),
+                            name_of(&state, info.stream),
+                        )
+                    };
+                    let numbered = (info.first..).zip(&section.records);
+                    for (number, record) in numbered.filter(|(n, _)| live.contains(*n)) {
+                        bytes += record.size();
+                        page.records
+                            .push(describe_record(&to, info.run, number, record));
+                    }
+                }
+            }
+            Ok(Some((next, bytes < PAGE_BYTES)))
+        });
+        page
+    }
+
+    fn check_page(&self, segment: SegmentId, at: Option<FramePos>) -> CheckPage {
+        let mut page = CheckPage::default();
+        let mut segments: Vec<SegmentId> = {
+            let log = self.log.lock();
+            let lanes = (0..LANES).map(|lane| log.segments_of(lane).to_vec());
+            lanes.flatten().collect()
+        };
+        segments.sort_unstable();
+        let mut damage = Vec::new();
+        page.next = self.walk((segment, at), &segments, |here| {
+            match self.reader.read_frame(here) {
+                Ok(None) => Ok(None),
+                Ok(Some(frame)) => {
+                    page.frames += 1;
+                    page.bytes += frame.bytes;
+                    let counts = frame.sections.iter().map(|s| s.records.len() as u64);
+                    page.records += counts.sum::<u64>();
+                    Ok(Some((frame.next, true)))
+                }
+                Err(ReadError::Damaged {
+                    at,
+                    ranges,
+                    exact,
+                    what,
+                    next,
+                }) => {
+                    damage.push(DamageInfo {
+                        segment: Some(at.segment.0),
+                        offset: Some(at.offset),
+                        what: what.to_owned(),
+                        exact,
+                        ranges: self.damaged(&ranges),
+                    });
+                    Ok(next.map(|next| (next, true)))
+                }
+                Err(gone @ ReadError::Gone(_)) => Err(gone),
+            }
+        });
+        page.damage = damage;
+        page
+    }
+
+    /// Goes from frame to frame of `segments` until `visit` has had enough (`false` beside the next
+    /// place) or the time of a page is over; gives the place to go on from. Damage is passed over.
+    fn walk(
+        &self,
+        (segment, at): (SegmentId, Option<FramePos>),
+        segments: &[SegmentId],
+        mut visit: impl FnMut(FramePos) -> Result<Option<(FramePos, bool)>, ReadError>,
+    ) -> Option<String> {
+        let begun = Instant::now();
+        let left = segments.iter().copied().filter(|id| *id >= segment);
+        for id in left {
+            let start = at.filter(|_| id == segment);
+            let mut next = start.or_else(|| self.reader.first(id));
+            while let Some(here) = next {
+                let more;
+                (next, more) = match visit(here) {
+                    Ok(Some((next, more))) => (Some(next), more),
+                    Ok(None) | Err(ReadError::Gone(_)) => break,
+                    Err(ReadError::Damaged { next, .. }) => (next, true),
+                };
+                if !more || begun.elapsed() > PAGE_TIME {
+                    let place = next.map_or(Place::Disk(SegmentId(id.0 + 1), None), |next| {
+                        Place::Disk(id, Some(next))
+                    });
+                    return Some(place.to_string());
+                }
+            }
+        }
+        None
+    }
+
+    /// Damaged ranges with their names, and what of them is lost.
+    fn damaged(&self, ranges: &[log::Section]) -> Vec<DamagedRange> {
+        let one = |range: &log::Section| {
+            let to = self.name_of(range.stream);
+            DamagedRange {
+                topic: to.topic.to_string(),
+                partition: to.partition,
+                run: range.run.0,
+                first: range.first,
+                end: range.end(),
+                lost: self.live_parts(range),
+            }
+        };
+        ranges.iter().map(one).collect()
+    }
+
+    pub(super) fn name_of(&self, id: StreamId) -> TopicPartition {
+        name_of(&self.state.lock(), id)
+    }
+
+    /// Records in quarantine, without those that were taken out of it; the oldest first.
+    pub(super) fn quarantined(&self) -> Vec<Kept> {
+        let segments = self.log.lock().segments_of(QUARANTINE).to_vec();
+        let (mut kept, mut gone) = (Vec::new(), std::collections::HashSet::new());
+        for segment in segments {
+            let mut at = self.reader.first(segment);
+            while let Some(here) = at {
+                let (directory, next) = match self.reader.read_directory(here) {
+                    Ok(Some(found)) => found,
+                    Ok(None) | Err(ReadError::Gone(_)) => break,
+                    Err(ReadError::Damaged { next, .. }) => {
+                        at = next;
+                        continue;
+                    }
+                };
+                let note = directory.entries.iter().find_map(|entry| match entry {
+                    log::Entry::Note(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+                    _ => None,
+                });
+                let note = note.unwrap_or_default();
+                match directory.sections.first() {
+                    Some(section) => kept.push(Kept {
+                        at: FramePos {
+                            number: next.number.saturating_sub(1),
+                            ..here
+                        },
+                        section: *section,
+                        cause: note,
+                    }),
+                    None => gone.extend(note.split(' ').map(str::to_owned)),
+                }
+                at = Some(next);
+            }
+        }
+        kept.retain(|kept| !gone.contains(&kept.id()));
+        kept
+    }
+
+    pub(super) fn read_quarantined(&self, kept: &Kept) -> Option<Record> {
+        let frame = self.reader.read_frame(kept.at).ok().flatten()?;
+        frame
+            .sections
+            .into_iter()
+            .next()?
+            .records
+            .into_iter()
+            .next()
+    }
+}
+
+/// A record in quarantine. The frame that takes some out again has no records, and their ids in its
+/// note.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub at: FramePos,
+    pub section: Section,
+    pub cause: String,
+}
+
+impl Kept {
+    pub fn id(&self) -> String {
+        format!("{}-{}", self.at.segment.0, self.at.number)
+    }
+}
+
+fn name_of(state: &State, id: StreamId) -> TopicPartition {
+    let stream = state.streams.get(id.0 as usize);
+    stream.map_or_else(
+        || TopicPartition {
+            topic: "".into(),
+            partition: super::super::PROVISIONAL,
+        },
+        |stream| stream.to.clone(),
+    )
+}
+
+fn describe_stream(state: &State, stream: &Stream) -> StreamInfo {
+    let entries = || stream.cold.iter().chain(&stream.hot);
+    let memory: usize = entries().map(|entry| entry.record.size()).sum();
+    let (mut disk_bytes, mut on_disk_ms) = (0, None);
+    for span in &stream.spans {
+        let Some(segment) = state.segments.get(&span.segment) else {
+            continue;
+        };
+        let average = segment.bytes / segment.records.max(1);
+        let first = floor_of(stream, span.run).max(span.first);
+        disk_bytes += (span.last + 1).saturating_sub(first) * average;
+        on_disk_ms = on_disk_ms.into_iter().chain([segment.oldest_ms]).min();
+    }
+    let head = stream.cold.front().or(stream.hot.front());
+    let in_memory_ms = head.map(|entry| entry.record.timestamp_ms);
+    let left = stream.left(state.run);
+    // While the next record is in memory it is the oldest; else nobody knows but its segment.
+    let oldest_ms = in_memory_ms
+        .filter(|_| !stream.has_unloaded(state.run) || !stream.cold.is_empty())
+        .or(on_disk_ms)
+        .filter(|_| left > 0);
+    StreamInfo {
+        topic: stream.to.topic.to_string(),
+        partition: stream.to.partition,
+        priority: stream.lane,
+        run: stream.confirmed.0.0,
+        next: stream.confirmed.1,
+        records: left,
+        memory_bytes: memory as u64,
+        disk_bytes,
+        oldest_ms,
+        held: held(state, stream).filter(|_| left > 0).map(str::to_owned),
+    }
+}
+
+fn held(state: &State, stream: &Stream) -> Option<&'static str> {
+    if stream.is_provisional() {
+        Some("the topic's partitions are not known yet")
+    } else if stream.stalled {
+        Some("stalled: Kafka takes others, but not this")
+    } else if !stream.unresolved.is_empty() {
+        Some("Kafka must be asked where an earlier run stands")
+    } else if !state.uplink_up {
+        Some("Kafka is away")
+    } else if stream.held {
+        Some("records are being dropped or put into quarantine")
+    } else {
+        None
+    }
+}
+
+/// The first number of a run that is not confirmed; the number behind all when the whole run is.
+fn floor_of(stream: &Stream, run: Run) -> u64 {
+    match stream.confirmed.0.cmp(&run) {
+        std::cmp::Ordering::Greater => u64::MAX,
+        std::cmp::Ordering::Equal => stream.confirmed.1,
+        std::cmp::Ordering::Less => 0,
+    }
+}
+
+/// What of a section on disk is left to send.
+fn live_part(state: &State, section: &Section, segment: SegmentId) -> Ranges {
+    let mut live = Ranges::default();
+    let Some(stream) = state.streams.get(section.stream.0 as usize) else {
+        return live;
+    };
+    let floor = floor_of(stream, section.run);
+    let here = |s: &&Span| s.segment == segment && s.run == section.run;
+    for span in stream.spans.iter().filter(here) {
+        let first = section.first.max(span.first).max(floor);
+        live.add(first, section.end().min(span.last + 1));
+    }
+    let mut dropped = Ranges::default();
+    let numbering = stream.numberings.iter().find(|n| n.run == section.run);
+    for (first, end) in numbering.iter().flat_map(|n| &n.drops) {
+        dropped.add(*first, *end);
+    }
+    for (_, first, end) in stream.holes.iter().filter(|hole| hole.0 == section.run) {
+        dropped.add(*first, *end);
+    }
+    let mut left = Ranges::default();
+    for (first, end) in live.iter() {
+        for (first, end) in dropped.missing(first, end).iter() {
+            left.add(first, end);
+        }
+    }
+    left
+}
+
+/// A record as one JSON object; bytes that are no UTF-8 are in `…_base64`.
+fn describe_record(to: &TopicPartition, run: Run, number: u64, record: &Record) -> Value {
+    let mut fields = Map::new();
+    let mut put = |name: &str, value: Value| {
+        fields.insert(name.to_owned(), value);
+    };
+    put("topic", json!(&*to.topic));
+    put("partition", json!(to.partition));
+    put("run", json!(run.0));
+    put("seq", json!(number));
+    put("timestamp_ms", json!(record.timestamp_ms));
+    for (name, bytes) in [("key", record.key()), ("value", record.value())] {
+        put_bytes(&mut fields, name, bytes);
+    }
+    let headers = record.headers().unwrap_or_default();
+    let headers = headers.into_iter().map(|(name, value)| {
+        let mut header = Map::new();
+        put_bytes(&mut header, "name", Ok(Some(name)));
+        put_bytes(&mut header, "value", Ok(value));
+        Value::Object(header)
+    });
+    fields.insert("headers".to_owned(), headers.collect());
+    Value::Object(fields)
+}
+
+fn put_bytes(fields: &mut Map<String, Value>, name: &str, bytes: Result<Option<&[u8]>, Malformed>) {
+    let (name, value) = match bytes {
+        Err(error) => (format!("{name}_error"), error.to_string().into()),
+        Ok(None) => (name.to_owned(), Value::Null),
+        Ok(Some(bytes)) => match std::str::from_utf8(bytes) {
+            Ok(text) => (name.to_owned(), text.into()),
+            Err(_) => (format!("{name}_base64"), BASE64.encode(bytes).into()),
+        },
+    };
+    fields.insert(name, value);
+}

@@ -1,0 +1,241 @@
+//! `tidegate buffer` and `tidegate status` on the real gateway, on and off: what they show is what
+//! is there, and looking changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::gateway::binary;
+use crate::harness::{Gateway, Kafka, Load, pause, wait};
+
+/// Small segments, so that a backlog fills some.
+pub const SMALL: &str = "[spool]\nmax_bytes = \"64MiB\"\nsegment_bytes = \"256KiB\"\n\
+                         [proxy]\nmax_packet_bytes = \"16KiB\"";
+
+/// Exit code, stdout, stderr of `tidegate WORDS --config …`.
+pub fn tidegate(gateway: &Gateway, words: &str) -> (i32, String, String) {
+    let output = Command::new(binary())
+        .args(words.split_whitespace())
+        .arg("--config")
+        .arg(gateway.config_path())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = output.status.code().unwrap();
+    (code, text(&output.stdout), text(&output.stderr))
+}
+
+/// What a command prints, when it ends with 0.
+pub fn told(gateway: &Gateway, words: &str) -> String {
+    let (code, out, err) = tidegate(gateway, words);
+    assert_eq!((code, err.as_str()), (0, ""), "{words}: {out}");
+    out
+}
+
+pub fn json(gateway: &Gateway, words: &str) -> Value {
+    serde_json::from_str(&told(gateway, words)).unwrap()
+}
+
+/// Every file below a folder, with its bytes.
+fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(content(&path));
+        } else {
+            all.insert(path.display().to_string(), fs::read(&path).unwrap());
+        }
+    }
+    all
+}
+
+/// A gateway with a backlog on disk, Kafka stopped.
+fn outage(name: &str, topics: &str) -> (Kafka, Gateway, u64) {
+    let kafka = Kafka::start(1, &[]);
+    kafka.create_topic("mqtt", 2);
+    let gateway = Gateway::start(&kafka.bootstrap, SMALL);
+    let load = Load::start(&gateway, name, topics);
+    load.wait_acked(500, 60);
+    kafka.cluster("stop", &["1"]);
+    gateway.wait_figure("uplink_up", 30, |up| up == 0.0);
+    load.wait_acked(3_000, 60);
+    let done = load.stop();
+    assert_eq!(done.acked, done.sent);
+    let left = gateway.metrics().of("buffered_records");
+    (kafka, gateway, whole(left))
+}
+
+fn whole(figure: f64) -> u64 {
+    format!("{figure:.0}").parse().unwrap()
+}
+
+/// Values of dumped records.
+fn dumped(gateway: &Gateway, words: &str) -> Vec<Value> {
+    let lines = told(gateway, words);
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn places(records: &[Value]) -> BTreeSet<(i64, i64, i64)> {
+    let number = |record: &Value, name: &str| record[name].as_i64().unwrap();
+    let place = |r: &Value| (number(r, "partition"), number(r, "run"), number(r, "seq"));
+    records.iter().map(place).collect()
+}
+
+#[test]
+fn what_waits_is_shown_by_a_running_and_by_a_stopped_gateway() {
+    let (_kafka, mut gateway, left) = outage("waits", "--clients 5 --topics 20 --rate 1000 --json");
+    assert!(left >= 3_000, "there was no backlog");
+    let mut shown = Vec::new();
+    for state in ["running", "stopped"] {
+        if state == "stopped" {
+            assert!(gateway.stop().success());
+        }
+        let before = (state == "stopped").then(|| content(&gateway.data_dir()));
+        let streams = json(&gateway, "buffer ls --json");
+        let streams = streams.as_array().unwrap();
+        let records: u64 = streams.iter().map(|s| s["records"].as_u64().unwrap()).sum();
+        let text = told(&gateway, "buffer ls");
+        let dump = dumped(&gateway, "buffer dump");
+        let one = dumped(&gateway, "buffer dump --stream mqtt/1");
+        let ranges = json(&gateway, "buffer show mqtt/1 --json");
+        let ranges = ranges["ranges"].as_array().unwrap().clone();
+        let count = |r: &Value| r["end"].as_u64().unwrap() - r["first"].as_u64().unwrap();
+        let in_ranges: u64 = ranges.iter().map(count).sum();
+        let checked = json(&gateway, "buffer check --json");
+        eprintln!(
+            "{state}: {left} left by /metrics, {records} by ls, {} dumped; mqtt/1: {} dumped, \
+             {in_ranges} in {} ranges; {checked}\n{text}",
+            dump.len(),
+            one.len(),
+            ranges.len()
+        );
+        assert_eq!((records, dump.len() as u64), (left, left));
+        assert_eq!(places(&dump).len(), dump.len(), "records were dumped twice");
+        let in_one = dump.iter().filter(|record| record["partition"] == 1);
+        assert_eq!((in_one.count(), in_ranges), (one.len(), one.len() as u64));
+        assert_eq!(checked["damage"], Value::Array(Vec::new()));
+        assert!(checked["records"].as_u64().unwrap() >= left);
+        let record = &one[0];
+        assert!(record["key"].as_str().unwrap().starts_with("waits/"));
+        assert!(
+            record["value"]
+                .as_str()
+                .unwrap()
+                .contains("\"dev\":\"waits-")
+        );
+        assert_eq!(record["headers"][0]["name"], "mqtt.message.id");
+        shown.push(places(&dump));
+        if let Some(before) = before {
+            assert!(
+                before == content(&gateway.data_dir()),
+                "looking has changed files"
+            );
+        }
+    }
+    assert!(shown[0] == shown[1]);
+    let (code, out, _) = tidegate(&gateway, "status");
+    assert_eq!(code, 1);
+    assert_eq!(
+        out.trim(),
+        format!("no gateway runs; {} records wait on disk", thousands(left))
+    );
+}
+
+fn thousands(number: u64) -> String {
+    match number {
+        0..1_000 => number.to_string(),
+        _ => format!("{},{:03}", number / 1_000, number % 1_000),
+    }
+}
+
+#[test]
+fn check_names_exactly_what_a_flipped_bit_has_cost() {
+    let (_kafka, mut gateway, left) = outage("flip", "--clients 5 --topics 20 --rate 1000");
+    assert!(gateway.stop().success());
+    assert_eq!(tidegate(&gateway, "buffer check").0, 0);
+    let whole = dumped(&gateway, "buffer dump");
+    // A byte in the body of some frame: behind the frame's start by more than header and directory.
+    let segment = gateway.data_dir().join("spool/segments/00000002.seg");
+    let bytes = fs::read(&segment).unwrap();
+    let frames = (0..bytes.len() - 4).filter(|at| bytes[*at..].starts_with(b"TGFG"));
+    let at = frames.skip(3).find(|at| at % 8 == 0).unwrap() + 1_500;
+    let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.write_all_at(&[bytes[at] ^ 4], at as u64).unwrap();
+    let (code, text, _) = tidegate(&gateway, "buffer check");
+    let (_, checked, _) = tidegate(&gateway, "buffer check --json");
+    let checked: Value = serde_json::from_str(&checked).unwrap();
+    eprintln!("of {left} records:\n{text}");
+    assert_eq!((code, checked["damage"].as_array().unwrap().len()), (1, 1));
+    assert_eq!(checked["damage"][0]["exact"], true);
+    let lost = checked["lost"].as_u64().unwrap();
+    let still = places(&dumped(&gateway, "buffer dump"));
+    let gone: BTreeSet<_> = places(&whole).difference(&still).copied().collect();
+    assert!(
+        lost > 0 && gone.len() as u64 == lost,
+        "{} are gone",
+        gone.len()
+    );
+    let named = checked["damage"][0]["ranges"].as_array().unwrap();
+    for (partition, run, seq) in gone {
+        let holds = |r: &&Value| {
+            let part = r["lost"].as_array().unwrap();
+            r["partition"] == partition
+                && r["run"] == run
+                && (part[0].as_i64().unwrap()..part[1].as_i64().unwrap()).contains(&seq)
+        };
+        assert_eq!(named.iter().filter(holds).count(), 1, "{run}:{seq}");
+    }
+}
+
+#[test]
+fn the_runway_and_the_drain_are_foretold_and_a_silent_death_of_kafka_is_seen() {
+    let kafka = Kafka::start(1, &[]);
+    kafka.create_topic("mqtt", 2);
+    let gateway = Gateway::start(&kafka.bootstrap, SMALL);
+    gateway.wait_figure("uplink_up", 30, |up| up == 1.0);
+    let status = json(&gateway, "status --json");
+    assert_eq!(
+        (&status["uplink_up"], &status["buffered_records"]),
+        (&true.into(), &0.into())
+    );
+    // Nothing is sent while Kafka dies.
+    kafka.cluster("kill", &["1"]);
+    gateway.wait_figure("uplink_up", 20, |up| up == 0.0);
+    let load = Load::start(
+        &gateway,
+        "runway",
+        "--clients 5 --topics 20 --rate 1000 --size 300",
+    );
+    load.wait_acked(20_000, 60);
+    let runway = gateway.wait_figure("runway_seconds", 30, |s| s.is_finite() && s > 0.0);
+    let text = told(&gateway, "status");
+    let (room, at) = (gateway.metrics().of("room_bytes"), load.now().acked);
+    eprintln!("{text}");
+    assert!(text.contains("kafka       does not answer"));
+    assert!(text.contains("without Kafka, at this rate ("), "{text}");
+    pause(Duration::from_secs(6));
+    let (less, later) = (gateway.metrics().of("room_bytes"), load.now().acked);
+    let (taken, records) = (room - less, whole(0.0) + later - at);
+    let foretold = room / runway / 1_000.0;
+    let found = taken / f64::from(u32::try_from(records).unwrap());
+    eprintln!("runway {runway:.0} s: {foretold:.0} bytes a record foretold, {found:.0} found");
+    assert!(taken > 0.0 && (0.4..2.5).contains(&(foretold / found)));
+    assert_eq!(gateway.metrics().of("drain_seconds"), f64::INFINITY);
+    kafka.cluster("restart", &["1"]);
+    load.stop();
+    let drained = wait("the backlog has drained", 120, || {
+        let status = json(&gateway, "status --json");
+        let seconds = &status["runway"]["drain_seconds"];
+        (status["buffered_records"] == 0 && seconds == 0.0).then_some(status)
+    });
+    assert_eq!(drained["uplink_up"], true);
+}
