@@ -241,6 +241,7 @@ fn counter_of(reason: Reason) -> Counter {
         Reason::Refused => Counter::Refused,
         Reason::Rejected => Counter::Quarantined,
         Reason::Full => Counter::DroppedFull,
+        Reason::ByHand => Counter::DroppedByHand,
     }
 }
 
