@@ -28,6 +28,8 @@ pub(super) enum Refused {
     Bad(String),
     /// There is no such thing.
     Missing(String),
+    /// It could not be done.
+    Failed(String),
 }
 
 impl From<BadPlace> for Refused {
@@ -131,6 +133,7 @@ pub(super) async fn answer<T: Serialize + Send + 'static>(
         Ok(Ok(answer)) => Json(answer).into_response(),
         Ok(Err(Refused::Bad(why))) => error_with(StatusCode::BAD_REQUEST, &why),
         Ok(Err(Refused::Missing(why))) => error_with(StatusCode::NOT_FOUND, &why),
+        Ok(Err(Refused::Failed(why))) => error_with(StatusCode::INTERNAL_SERVER_ERROR, &why),
         Err(error) => error_with(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }

@@ -12,6 +12,8 @@
 //! | `GET /tidegate/check` | reads every frame, in pages |
 //! | `GET /tidegate/ledger` | the loss ledger, in pages; `?topic=`: of one topic |
 //! | `GET /tidegate/quarantine`, `…/quarantine/ID` | what Kafka rejected, in pages; one record |
+//! | `POST /tidegate/drop` | [`Drop`]s records that wait |
+//! | `POST /tidegate/quarantine/drop`, `…/retry` | takes [`Ids`] out of quarantine |
 //!
 //! The next page begins at `?after=`. Below `/tidegate`, all but the status is for clients on
 //! loopback only ([`local`]).
@@ -20,6 +22,7 @@
 //! nobody. All other answers are JSON as Connect's are: `{"error_code": 404, "message": "…"}`.
 
 mod buffer;
+mod by_hand;
 mod health;
 mod listening;
 mod local;
@@ -36,7 +39,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +48,7 @@ use crate::config::checked;
 use crate::metrics::{self, Metrics};
 use crate::spool::core::Spool;
 
+pub use by_hand::{Done, Drop, Ids};
 pub use listening::{LISTENING, Listening, write_listening};
 pub use status::Status;
 
@@ -117,6 +121,12 @@ fn router(state: Arc<ApiState>) -> Router {
         .route("/tidegate/ledger", get(buffer::ledger))
         .route("/tidegate/quarantine", get(buffer::quarantine))
         .route("/tidegate/quarantine/{id}", get(buffer::quarantined))
+        .route("/tidegate/drop", post(by_hand::drop_range))
+        .route("/tidegate/quarantine/drop", post(by_hand::quarantine_drop))
+        .route(
+            "/tidegate/quarantine/retry",
+            post(by_hand::quarantine_retry),
+        )
         .route_layer(middleware::from_fn(local::only));
     Router::new()
         .merge(local)

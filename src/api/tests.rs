@@ -66,6 +66,17 @@ async fn what_is_not_there_is_told_as_connect_does() {
     assert_eq!((code, &json["error_code"]), (405, &405.into()));
 }
 
+#[tokio::test]
+async fn tools_are_answered_by_the_spool_and_changes_must_be_json() {
+    let (address, ..) = start().await;
+    let (code, _, json) = ask(address, "GET /tidegate/streams").await;
+    assert_eq!(
+        (code, &json["message"]),
+        (503, &"the spool is not open".into())
+    );
+    assert_eq!(ask(address, "POST /tidegate/drop").await.0, 415);
+}
+
 /// Those who send nothing hold a place each, and lose it after the head timeout; then others are
 /// served.
 #[tokio::test]

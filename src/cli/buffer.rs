@@ -2,9 +2,11 @@
 
 use clap::{Args, Subcommand};
 
+use super::edit::Editor;
 use super::human::{self, Numbers, StreamName};
 use super::source::Source;
 use super::{ConfigFile, End, load, out};
+use crate::config::Config;
 use crate::spool::Ranges;
 use crate::spool::inspect::{DamageInfo, QuarantineInfo, StreamInfo};
 
@@ -48,6 +50,18 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Drop records of one stream for good; they are written to the loss ledger.
+    Drop {
+        /// TOPIC/PARTITION, as `ls` prints it.
+        #[arg(long)]
+        stream: StreamName,
+        /// RUN:FIRST-LAST, as `show` prints them; may be given several times.
+        #[arg(long, required_unless_present = "all", conflicts_with = "all")]
+        range: Vec<Numbers>,
+        /// All that waits of the stream.
+        #[arg(long)]
+        all: bool,
+    },
     /// Look at, or take out, the records that Kafka has rejected for good.
     Quarantine {
         #[command(subcommand)]
@@ -68,6 +82,21 @@ enum Quarantine {
         /// Its id, as `ls` prints it.
         id: String,
     },
+    /// Send them once more, behind what waits for their topics.
+    Retry(Chosen),
+    /// Drop them for good.
+    Drop(Chosen),
+}
+
+/// Records in quarantine.
+#[derive(Debug, Args)]
+struct Chosen {
+    /// Their ids, as `ls` prints them.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    ids: Vec<String>,
+    /// All of them.
+    #[arg(long)]
+    all: bool,
 }
 
 /// Does what was asked.
@@ -76,7 +105,16 @@ pub(super) fn buffer(buffer: &Buffer) -> End {
         Ok(loaded) => loaded.config,
         Err(end) => return end,
     };
-    let done = Source::open(&config).and_then(|source| look(&source, &buffer.what));
+    let done = match &buffer.what {
+        What::Drop { stream, range, .. } => drop_ranges(&config, stream, range),
+        What::Quarantine {
+            what: Quarantine::Retry(chosen),
+        } => take_out(&config, chosen, true),
+        What::Quarantine {
+            what: Quarantine::Drop(chosen),
+        } => take_out(&config, chosen, false),
+        looked => Source::open(&config).and_then(|source| look(&source, looked)),
+    };
     done.unwrap_or_else(|error| {
         out::error(format_args!("{error:#}"));
         End::Failed
@@ -110,8 +148,60 @@ fn look(source: &Source, what: &What) -> anyhow::Result<End> {
             Quarantine::Show { id } => {
                 out::line(serde_json::to_string_pretty(&source.quarantined(id)?)?);
             }
+            Quarantine::Retry(_) | Quarantine::Drop(_) => {}
         },
+        What::Drop { .. } => {}
     }
+    Ok(End::Done)
+}
+
+/// Drops ranges of a stream, or, without any, all that waits of it. Ends with 1 when less was
+/// dropped than there is.
+fn drop_ranges(config: &Config, stream: &StreamName, ranges: &[Numbers]) -> anyhow::Result<End> {
+    let there = Source::open(config)?.ranges(stream)?;
+    let (mut wanted, mut dropped) = (0, 0);
+    let editor = Editor::open(config)?;
+    for left in there {
+        let (run, all) = (left.run, [Numbers::from(&left)]);
+        let asked = if ranges.is_empty() { &all[..] } else { ranges };
+        for numbers in asked.iter().filter(|numbers| numbers.run == run) {
+            let first = left.first.max(numbers.first);
+            let end = left.end.min(numbers.end);
+            if first < end {
+                wanted += end - first;
+                dropped += editor.drop_range(stream, Numbers { run, first, end })?;
+            }
+        }
+    }
+    out::line(format_args!(
+        "{} records dropped; the loss ledger has them as by_hand",
+        human::count(dropped)
+    ));
+    if dropped < wanted {
+        let left = human::count(wanted - dropped);
+        out::line(format_args!(
+            "{left} are in Kafka meanwhile, or on their way there, and were left alone"
+        ));
+        return Ok(End::Found);
+    }
+    Ok(End::Done)
+}
+
+/// Takes records out of quarantine, to try them again or for good.
+fn take_out(config: &Config, chosen: &Chosen, retry: bool) -> anyhow::Result<End> {
+    let ids = if chosen.all {
+        let kept = Source::open(config)?.quarantine()?;
+        kept.into_iter().map(|kept| kept.id).collect()
+    } else {
+        chosen.ids.clone()
+    };
+    let records = Editor::open(config)?.quarantine(&ids, retry)?;
+    let done = if retry {
+        "are in the buffer again"
+    } else {
+        "dropped"
+    };
+    out::line(format_args!("{} records {done}", human::count(records)));
     Ok(End::Done)
 }
 
@@ -178,11 +268,7 @@ fn show(source: &Source, name: &StreamName, json: bool) -> anyhow::Result<()> {
         ));
     }
     for range in &ranges {
-        let numbers = Numbers {
-            run: range.run,
-            first: range.first,
-            end: range.end,
-        };
+        let numbers = Numbers::from(range);
         let place = if range.on_disk {
             "on disk"
         } else {

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use crate::spool::inspect::RangeInfo;
+
 /// `1.5 GiB`, `312 B`.
 pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -76,6 +78,16 @@ impl FromStr for Numbers {
             Some(Self { run, first, end })
         };
         parse().ok_or_else(|| "write RUN:FIRST-LAST, as in 7:100-199".to_owned())
+    }
+}
+
+impl From<&RangeInfo> for Numbers {
+    fn from(range: &RangeInfo) -> Self {
+        Self {
+            run: range.run,
+            first: range.first,
+            end: range.end,
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 mod buffer;
 mod check;
 mod client;
+mod edit;
 mod human;
 mod out;
 mod run;

@@ -33,6 +33,8 @@ pub enum Counter {
     DroppedExpired,
     /// Records dropped by `on_full`.
     DroppedFull,
+    /// Records that somebody dropped.
+    DroppedByHand,
     /// QoS 0 messages dropped at a bound.
     DroppedQos0,
     /// Messages that no route took.

@@ -43,8 +43,8 @@ const fn reason<T: Copy>(
 }
 
 const DROPPED: &str = "Messages that will not reach Kafka, by reason: `expired` (ttl_ms), `full` \
-    (on_full), `qos0` (QoS 0 at a bound), `refused` (no route). All but `qos0` are in the loss \
-    ledger.";
+    (on_full), `by_hand` (`tidegate buffer drop`), `qos0` (QoS 0 at a bound), `refused` (no route). \
+    All but `qos0` are in the loss ledger.";
 const LOST: &str = "Records lost against the promise, by reason: `damaged` (on disk), `kafka` \
     (Kafka had confirmed or held them). Each range is in the loss ledger.";
 
@@ -78,6 +78,7 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
     ),
     reason(Counter::DroppedExpired, "dropped_total", "expired", DROPPED),
     reason(Counter::DroppedFull, "dropped_total", "full", DROPPED),
+    reason(Counter::DroppedByHand, "dropped_total", "by_hand", DROPPED),
     reason(Counter::DroppedQos0, "dropped_total", "qos0", DROPPED),
     reason(Counter::Refused, "dropped_total", "refused", DROPPED),
     reason(Counter::LostDamaged, "lost_total", "damaged", LOST),

@@ -86,6 +86,8 @@ pub enum Reason {
     LostByKafka,
     /// They were sent again although they may have been there.
     MaybeTwice,
+    /// Somebody dropped them.
+    ByHand,
 }
 
 /// A line of the loss ledger: numbers `first..end` of a stream's run.

@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::harness::gateway::binary;
-use crate::harness::{Gateway, Kafka, Load, pause, wait};
+use crate::harness::{Gateway, Kafka, Load, oracle, pause, wait};
 
 /// Small segments, so that a backlog fills some.
 pub const SMALL: &str = "[spool]\nmax_bytes = \"64MiB\"\nsegment_bytes = \"256KiB\"\n\
@@ -238,4 +238,167 @@ fn the_runway_and_the_drain_are_foretold_and_a_silent_death_of_kafka_is_seen() {
         (status["buffered_records"] == 0 && seconds == 0.0).then_some(status)
     });
     assert_eq!(drained["uplink_up"], true);
+}
+
+/// A range in the middle of what waits of a stream: its name and how many records it has.
+fn middle(gateway: &Gateway, stream: &str) -> (String, u64) {
+    let shown = json(gateway, &format!("buffer show {stream} --json"));
+    let ranges = shown["ranges"].as_array().unwrap();
+    let length = |r: &Value| r["end"].as_u64().unwrap() - r["first"].as_u64().unwrap();
+    let longest = ranges.iter().max_by_key(|range| length(range)).unwrap();
+    let (run, first) = (&longest["run"], longest["first"].as_u64().unwrap());
+    let (from, count) = (first + length(longest) / 3, length(longest) / 3);
+    (format!("{run}:{from}-{}", from + count - 1), count)
+}
+
+#[test]
+fn what_is_dropped_by_hand_is_exactly_what_is_missing() {
+    let (kafka, mut gateway, _) = outage("byhand", "--clients 5 --topics 20 --rate 1000 --json");
+    let (range, running) = middle(&gateway, "mqtt/0");
+    let words = format!("buffer drop --stream mqtt/0 --range {range}");
+    eprintln!("running, {range}: {}", told(&gateway, &words).trim());
+    assert!(gateway.stop().success());
+    let (range, stopped) = middle(&gateway, "mqtt/1");
+    let words = format!("buffer drop --stream mqtt/1 --range {range}");
+    eprintln!("stopped, {range}: {}", told(&gateway, &words).trim());
+    let left: u64 = {
+        let streams = json(&gateway, "buffer ls --json");
+        let streams = streams.as_array().unwrap();
+        streams.iter().map(|s| s["records"].as_u64().unwrap()).sum()
+    };
+    let dump = dumped(&gateway, "buffer dump").len() as u64;
+    eprintln!("{running} and {stopped} dropped; {left} left by ls, {dump} dumped");
+    assert_eq!(left, dump);
+    let (code, _, err) = tidegate(&gateway, "buffer drop --stream mqtt/7 --all");
+    assert_eq!((code, err.trim()), (3, "no stream mqtt/7 is known"));
+    assert_eq!(tidegate(&gateway, "buffer drop --stream mqtt/1").0, 2);
+
+    kafka.cluster("restart", &["1"]);
+    gateway.up();
+    gateway.wait_drained(60);
+    let file = gateway.folder().join("acknowledged");
+    let ledger = gateway.folder().join("ledger-byhand");
+    fs::write(&file, oracle::list(&ledger)).unwrap();
+    let words = format!("verify --json --topic mqtt --ledger {}", file.display());
+    let verdict = json(&gateway, &words);
+    let missing = verdict["streams"].as_array().unwrap().iter();
+    let missing: Vec<Value> = missing.map(|s| s["missing"].clone()).collect();
+    eprintln!("in Kafka: {missing:?}");
+    assert_eq!(verdict["acknowledged"]["missing"], running + stopped);
+    assert!(
+        missing
+            .iter()
+            .flat_map(|m| m.as_array().unwrap())
+            .all(|m| m["reason"] == "by_hand")
+    );
+    let explained = running + stopped;
+    let arguments = format!("--topic mqtt --explained {explained}");
+    let verdict = oracle::check(&kafka, &[&ledger], &arguments);
+    verdict.expect_clean("dropped by hand");
+    assert_eq!(verdict.explained, explained);
+}
+
+/// The ids of what is in quarantine.
+fn quarantined(gateway: &Gateway) -> Vec<String> {
+    let kept = json(gateway, "buffer quarantine ls --json");
+    let ids = kept.as_array().unwrap().iter();
+    ids.map(|kept| kept["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Records that have waited longer than this are rejected.
+fn reject_after(kafka: &Kafka, milliseconds: &str) {
+    let config = format!("message.timestamp.before.max.ms={milliseconds}");
+    let topic = [
+        "--alter",
+        "--entity-type",
+        "topics",
+        "--entity-name",
+        "mqtt",
+    ];
+    kafka.tool(
+        "configs",
+        &[&topic[..], &["--add-config", &config]].concat(),
+    );
+}
+
+/// A gateway with forty records in quarantine, and the ledger of who sent them.
+fn forty_rejected() -> (Kafka, Gateway, PathBuf) {
+    let kafka = Kafka::start(1, &[]);
+    kafka.create_topic("mqtt", 2);
+    let gateway = Gateway::start(&kafka.bootstrap, SMALL);
+    gateway.wait_figure("uplink_up", 30, |up| up == 1.0);
+    reject_after(&kafka, "1000");
+    kafka.cluster("stop", &["1"]);
+    let load = Load::start(
+        &gateway,
+        "rejected",
+        "--clients 2 --topics 8 --count 40 --json",
+    );
+    let ledger = load.ledger.clone();
+    assert_eq!(load.finish().acked, 40);
+    pause(Duration::from_secs(2));
+    kafka.cluster("restart", &["1"]);
+    gateway.wait_drained(60);
+    (kafka, gateway, ledger)
+}
+
+#[test]
+fn what_kafka_rejected_is_shown_tried_again_and_dropped() {
+    let (kafka, mut gateway, ledger) = forty_rejected();
+    let ids = quarantined(&gateway);
+    let listed = told(&gateway, "buffer quarantine ls");
+    eprintln!("{}", listed.lines().next_back().unwrap());
+    assert_eq!(ids.len(), 40, "the fault did not bite");
+    assert_eq!(json(&gateway, "status --json")["quarantined"], 40);
+    let one = json(&gateway, &format!("buffer quarantine show {}", ids[0]));
+    assert!(
+        one["cause"].as_str().unwrap().contains("TIMESTAMP"),
+        "{one}"
+    );
+    assert!(
+        one["value"]
+            .as_str()
+            .unwrap()
+            .contains("\"dev\":\"rejected-")
+    );
+
+    reject_after(&kafka, "9223372036854775807");
+    let do_it = |gateway: &Gateway, what: &str, ids: &[String]| {
+        let done = told(
+            gateway,
+            &format!("buffer quarantine {what} {}", ids.join(" ")),
+        );
+        eprintln!("{what}: {}", done.trim());
+    };
+    do_it(&gateway, "retry", &ids[..10]);
+    do_it(&gateway, "drop", &ids[10..12]);
+    assert_eq!(quarantined(&gateway), ids[12..]);
+    let (code, _, err) = tidegate(&gateway, &format!("buffer quarantine drop {}", ids[3]));
+    assert_eq!(code, 3, "{err}");
+    assert!(gateway.stop().success());
+    assert_eq!(quarantined(&gateway), ids[12..]);
+    do_it(&gateway, "retry", &ids[12..20]);
+    do_it(&gateway, "drop", &ids[20..21]);
+    gateway.up();
+    assert_eq!(quarantined(&gateway), ids[21..]);
+    do_it(&gateway, "retry --all", &[]);
+    assert_eq!(
+        told(&gateway, "buffer quarantine ls").trim(),
+        "nothing is in quarantine"
+    );
+    gateway.wait_drained(60);
+    gateway.kill9();
+    gateway.up();
+    assert!(quarantined(&gateway).is_empty(), "they came back");
+    gateway.wait_drained(60);
+    let file = gateway.folder().join("acknowledged");
+    fs::write(&file, oracle::list(&ledger)).unwrap();
+    let words = format!("verify --json --topic mqtt --ledger {}", file.display());
+    let judged = json(&gateway, &words)["acknowledged"].clone();
+    eprintln!("{judged}");
+    assert_eq!(
+        (&judged["in_kafka"], &judged["missing"]),
+        (&37.into(), &3.into())
+    );
 }

@@ -95,6 +95,7 @@ fn explains(reason: Reason) -> bool {
         | Reason::Full
         | Reason::Rejected
         | Reason::Damaged
+        | Reason::ByHand
         | Reason::LostByKafka => true,
     }
 }

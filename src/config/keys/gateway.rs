@@ -63,13 +63,15 @@ pub(super) const GATEWAY: Table = Table {
 pub(super) const API: Table = Table {
     path: "api",
     shape: Shape::Optional("there is no HTTP server"),
-    doc: "Health and metrics over HTTP: `/health/live`, `/health/ready`, `/metrics`.",
+    doc: "Health and metrics over HTTP: `/health/live`, `/health/ready`, `/metrics`; and what \
+          `tidegate status`, `buffer` and `verify` ask a running gateway (`docs/tools.md`).",
     keys: &[Key {
         name: "listen",
         kind: Kind::Address,
         default: Default::Is("\"127.0.0.1:8083\""),
         doc: "Address of the HTTP server. Port 0 takes a free one, which is logged and written to \
               `listening` in the data folder. It asks for no credentials: beyond loopback \
-              everybody who reaches it can read the figures.",
+              everybody who reaches it can read the figures; records are shown and dropped over \
+              loopback only.",
     }],
 };

@@ -246,6 +246,7 @@ fn counter_of(reason: Reason) -> Counter {
         Reason::Refused => Counter::Refused,
         Reason::Rejected => Counter::Quarantined,
         Reason::Full => Counter::DroppedFull,
+        Reason::ByHand => Counter::DroppedByHand,
     }
 }
 

@@ -6,7 +6,8 @@
 //! * `writer`: group commits, cursors, the ledger. `give_way`: expiry and `on_full`. `deal`:
 //!   provisional streams.
 //! * `loader`: reads the backlog back, frame by frame, within a bound.
-//! * `recover`: from what lies on disk to a running spool. `inspect`, `runway`: what tools see.
+//! * `recover`: from what lies on disk to a running spool.
+//! * `inspect`, `describe`, `runway`: what tools see. `by_hand`: what they take out.
 //!
 //! # Invariants
 //! - The lock is never held across I/O, and no ticket is settled under it.
@@ -15,7 +16,9 @@
 //! - What changes Kafka's sequences (drops, bases) is synced before anything behind it is handed
 //!   out.
 
+mod by_hand;
 mod deal;
+mod describe;
 mod give_way;
 mod inspect;
 mod intake;
@@ -45,6 +48,7 @@ use super::log::{self, Log, LogReader, Store};
 use super::meta::{self, Meta};
 use crate::config::checked;
 use crate::metrics::{Counter, Metrics};
+pub use by_hand::HandError;
 pub use inspect::Look;
 pub use runway::Runway;
 use state::State;

@@ -10,6 +10,7 @@ use super::super::intake::{Refusal, Settle, Ticket, TopicOptions};
 use super::super::log::{self, FramePos, SegmentId};
 use super::super::{PROVISIONAL, Run, StreamId, TopicId, TopicPartition};
 use super::lanes::Replay;
+use super::by_hand::Job;
 use super::stream::{Entry, Folded, Span, Stream};
 
 /// Lanes for records: one a priority.
@@ -130,6 +131,8 @@ pub(super) struct State {
     /// Streams whose head has outlived its time.
     pub to_expire: Vec<StreamId>,
     pub to_quarantine: Vec<Rejected>,
+    /// What a person wants dropped.
+    pub by_hand: Vec<Job>,
     /// Topics whose provisional stream may be dealt.
     pub to_deal: Vec<TopicId>,
     /// Refusals not yet in the ledger.
@@ -179,6 +182,7 @@ impl State {
             sealed: false,
             to_expire: Vec::new(),
             to_quarantine: Vec::new(),
+            by_hand: Vec::new(),
             to_deal: Vec::new(),
             refused: HashMap::new(),
             cursors_moved: Vec::new(),

@@ -61,6 +61,7 @@ impl Shared {
         self.give_back_segments();
         self.quarantine_rejected();
         self.expire_heads();
+        self.do_by_hand();
         self.deal_topics();
         let now_ms = self.now_ms();
         if stopping || self.commit_is_due(clock, now_ms) {
