@@ -1,8 +1,8 @@
 //! Second stage: from what was typed to [`super::checked`], with defaults for what was left out.
 //!
 //! A key whose value was refused takes its default here too, so that the rest can still be checked
-//! and all errors are told at once; the result is thrown away then. What secures connections to Kafka
-//! is in [`security`].
+//! and all errors are told at once; the result is thrown away then. What secures
+//! connections to Kafka is in [`security`].
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -2,9 +2,9 @@
 //!
 //! Two stages. *As typed*: `tree` (TOML and JSON with places), `environment` (overrides), `raw` and
 //! `value` (each key by itself). *Checked*: `check` (defaults, the structs of [`checked`]),
-//! `security` (keys and files that secure connections), `combine` (keys together). [`keys`] is the one definition that both and `docs/config.md` follow.
-//! All problems are told at once, each with file and line or variable, key, what was found and what
-//! would be right.
+//! `security` (keys and files that secure connections), `combine` (keys together).
+//! [`keys`] is the one definition that both and `docs/config.md` follow. All problems are told at
+//! once, each with file and line or variable, key, what was found and what would be right.
 
 mod check;
 pub mod checked;

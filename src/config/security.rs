@@ -280,7 +280,8 @@ mod tests {
                 "kafka.sasl.client_id: missing; token_url needs it",
             ),
             (
-                "'OAUTHBEARER'\ntoken_url = 'http://idp/'\nclient_id = 'x'\nclient_secret = 'hunter2'",
+                "'OAUTHBEARER'\ntoken_url = 'http://idp/'\nclient_id = 'x'\n\
+                 client_secret = 'hunter2'",
                 "t.toml:5: kafka.sasl.token_url: \"http://idp/\" would tell the secret",
             ),
             (

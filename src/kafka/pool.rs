@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,32 +66,48 @@ impl Dialer {
             source,
         };
         let tcp = connect_any(address, deadline).await.map_err(refused)?;
-        let hello = async {
-            let security = &self.config.security;
-            let stream = security.secure(tcp, host_of(address)).await;
-            let stream = stream.map_err(refused)?;
-            let connection = Connection::start(stream, Arc::clone(address), &self.manner);
-            let answer = connection.api_versions().await?;
-            let versions = Versions::new(Arc::clone(address), &answer);
-            let mut until = None;
-            if let Some(sasl) = &security.sasl {
-                let began = Instant::now();
-                let lifetime = sasl.authenticate(&connection, &versions).await?;
-                until = lifetime.map(|all| began + self.usable(all, Random::new().draw()));
-            }
-            Ok(Arc::new(Broker {
-                connection,
-                versions,
-                until,
-            }))
-        };
-        match timeout_at(deadline, hello).await {
+        let stage = Mutex::new("");
+        match timeout_at(deadline, self.hello(tcp, address, &stage)).await {
             Ok(Ok(broker)) => Ok(broker),
             // Nothing but questions for versions and credentials was sent.
             Ok(Err(Error::Lost { source, .. })) => Err(refused(tls::late(source))),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(refused(ErrorKind::TimedOut.into())),
+            Err(_) => {
+                let what = format!("{} takes too long", stage.lock());
+                Err(refused(io::Error::new(ErrorKind::TimedOut, what)))
+            }
         }
+    }
+
+    /// Everything behind the TCP handshake; `stage` tells where it is.
+    async fn hello(
+        &self,
+        tcp: TcpStream,
+        address: &Arc<str>,
+        stage: &Mutex<&'static str>,
+    ) -> Result<Arc<Broker>, Error> {
+        let security = &self.config.security;
+        *stage.lock() = "the TLS handshake";
+        let stream = security.secure(tcp, host_of(address)).await;
+        let stream = stream.map_err(|source| Error::Connect {
+            address: address.to_string(),
+            source,
+        })?;
+        *stage.lock() = "the answer to ApiVersions";
+        let connection = Connection::start(stream, Arc::clone(address), &self.manner);
+        let versions = Versions::new(Arc::clone(address), &connection.api_versions().await?);
+        let mut until = None;
+        if let Some(sasl) = &security.sasl {
+            *stage.lock() = sasl.stage();
+            let began = Instant::now();
+            let lifetime = sasl.authenticate(&connection, &versions).await?;
+            until = lifetime.map(|all| began + self.usable(all, Random::new().draw()));
+        }
+        Ok(Arc::new(Broker {
+            connection,
+            versions,
+            until,
+        }))
     }
 
     /// How much of a session's lifetime requests are begun in: 85 to 95 %, so that brokers are not
@@ -115,7 +132,10 @@ fn host_of(address: &str) -> &str {
 /// Connects to the first of a name's addresses that answers; each gets its share of the time.
 async fn connect_any(address: &str, deadline: Instant) -> io::Result<TcpStream> {
     let found = timeout_at(deadline, lookup_host(address)).await??;
-    let found: Vec<_> = found.collect();
+    connect_first(found.collect(), deadline).await
+}
+
+async fn connect_first(found: Vec<SocketAddr>, deadline: Instant) -> io::Result<TcpStream> {
     let mut left = u32::try_from(found.len()).unwrap_or(u32::MAX);
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
     for socket in found {
@@ -238,6 +258,22 @@ mod tests {
             "a request timeout before the end"
         );
         assert_eq!(usable(3, 0), Duration::from_millis(1500));
+    }
+
+    /// A name with four addresses, of which one refuses and two say nothing.
+    #[tokio::test]
+    async fn all_addresses_of_a_name_are_tried() {
+        let there = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let live = there.local_addr().unwrap();
+        let all = ["[::1]:1", "192.0.2.1:9", "192.0.2.2:9"].map(|a| a.parse().unwrap());
+        let found = [&all[..], &[live]].concat();
+        let began = Instant::now();
+        let deadline = began + Duration::from_secs(2);
+        let tcp = connect_first(found, deadline).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), live);
+        assert!(Instant::now() < deadline);
+        let none = connect_first(all.to_vec(), Instant::now() + Duration::from_millis(50)).await;
+        assert!(none.is_err());
     }
 
     #[test]

@@ -24,12 +24,12 @@ secure_users=(
 secure_ports() { # secure_ports NODE: one a listener
   local ports=() listener
   for listener in "${secure_listeners[@]}"; do ports+=("$(free_port "$dir")"); done
-  echo "${ports[@]}" >"$dir/$1/secure"
+  echo "${ports[@]}" >"$dir/$1/secure-ports"
 }
 
 addresses() { # addresses NODE → LISTENER host:port
   local ports at host
-  read -ra ports <"$dir/$1/secure"
+  read -ra ports <"$dir/$1/secure-ports"
   for at in "${!secure_listeners[@]}"; do
     host=127.0.0.1
     [ "${secure_listeners[at]}" != SIX ] || host='[::1]'

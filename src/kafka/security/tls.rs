@@ -178,7 +178,7 @@ fn not_pem(key: &'static str, path: &Path, error: &pem::Error, what: &str) -> Un
     let shown = path.display();
     let found = match error {
         pem::Error::Io(error) => format!("cannot read {shown}: {error}"),
-        pem::Error::NoItemsFound => format!("{shown} has none"),
+        pem::Error::NoItemsFound => format!("{shown} holds no PEM of {what}"),
         error => format!("{shown} is not PEM: {error:?}"),
     };
     Unfit {

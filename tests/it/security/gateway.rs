@@ -130,8 +130,9 @@ fn a_quota_slows_and_loses_nothing() {
             "produce_throttled_total"
         ])
     );
+    // Brokers ask for seconds at a time; what was taken at first counts for eleven of them.
     assert!(
-        before.of("produce_throttled_total") >= 10.0,
+        before.of("produce_throttled_total") >= 3.0 && before.of("buffered_records") >= 3_000.0,
         "the quota did not bite"
     );
     let remove = ["--alter", "--delete-config", "producer_byte_rate"];
@@ -193,7 +194,8 @@ fn check_tells_files_that_are_missing_or_no_pem() {
     eprintln!("{told}");
     assert_eq!(check.status.code(), Some(1));
     assert!(
-        told.contains("kafka.tls.ca_file: ") && told.contains("no.pem has none"),
+        told.contains("kafka.tls.ca_file: ")
+            && told.contains("no.pem holds no PEM of certificates"),
         "{told}"
     );
     assert!(

@@ -139,7 +139,8 @@ async fn sessions_of_three_seconds_end_under_load_and_no_answer_is_lost() {
         slowest = slowest.max(slow);
     }
     eprintln!(
-        "{sent} requests of 4 clients in {LOAD:?}, none failed, slowest {slowest:?}; {} connections",
+        "{sent} requests of 4 clients in {LOAD:?}, none failed, slowest {slowest:?}; \
+         {} connections",
         seen.len()
     );
     // Four clients, a session used for a second and a half at most.

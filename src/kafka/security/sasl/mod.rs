@@ -74,6 +74,17 @@ impl Sasl {
         }
     }
 
+    /// What takes long when this takes long.
+    pub(in crate::kafka) fn stage(&self) -> &'static str {
+        match self {
+            Self::OauthBearer {
+                tokens: oauth::Tokens::Provider(_),
+                ..
+            } => "SASL OAUTHBEARER, getting the token included,",
+            _ => "SASL",
+        }
+    }
+
     /// Authenticates a fresh connection; returns how long the session lasts, if it ends.
     ///
     /// # Errors

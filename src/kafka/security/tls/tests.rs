@@ -22,7 +22,7 @@ fn files_that_cannot_be_used_are_told_by_key() {
             "/nowhere/ca.pem".into(),
             "cannot read /nowhere/ca.pem: No such file",
         ),
-        (text, "has none"),
+        (text, "text holds no PEM of certificates"),
         (broken, "is not PEM"),
         (hollow, "holds a bad certificate"),
     ] {
