@@ -3,8 +3,8 @@
 //! produce again by itself.
 //!
 //! [`client`] is what callers see; `produce`, `producers`, `log` and `admin` hold its calls, one
-//! file a theme. `pool` keeps two connections a broker, [`security`] makes them safe, `seek` finds a
-//! broker that answers and asks it for `metadata`. `call` is one request over one `connection`;
+//! file a theme. `pool` keeps two connections a broker, [`security`] makes them safe, `seek` finds
+//! a broker that answers and asks it for `metadata`. `call` is one request over one `connection`;
 //! `versions` says in which version, `shape` whether the answer can be believed. [`batch`] makes
 //! record batches with `compression`; [`partitioner`] chooses their partition.
 //!

@@ -8,8 +8,8 @@ use tidegate::kafka::security::sasl::oidc;
 use super::*;
 use crate::harness::tests_dir;
 
-/// Longer than five sessions of the listener `BRIEF`.
-const LOAD: Duration = Duration::from_secs(16);
+/// Four sessions of the listener `BRIEF`, each of which is used for its half.
+const LOAD: Duration = Duration::from_secs(20);
 
 /// `tests/kafka/idp`; ends with this value.
 struct Provider {
@@ -97,7 +97,7 @@ async fn tokens_come_from_a_provider_are_kept_and_renewed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_of_three_seconds_end_under_load_and_no_answer_is_lost() {
+async fn sessions_end_under_load_and_no_answer_is_lost() {
     let kafka = Kafka::shared_secure();
     let listener = kafka.listener("BRIEF");
     let mut running = Vec::new();
@@ -143,6 +143,5 @@ async fn sessions_of_three_seconds_end_under_load_and_no_answer_is_lost() {
          {} connections",
         seen.len()
     );
-    // Four clients, a session used for a second and a half at most.
-    assert!(seen.len() >= 4 * 8, "sessions did not end: {}", seen.len());
+    assert!(seen.len() >= 4 * 7, "sessions did not end: {}", seen.len());
 }
