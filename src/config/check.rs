@@ -1,7 +1,8 @@
 //! Second stage: from what was typed to [`super::checked`], with defaults for what was left out.
 //!
 //! A key whose value was refused takes its default here too, so that the rest can still be checked
-//! and all errors are told at once; the result is thrown away then.
+//! and all errors are told at once; the result is thrown away then. What secures
+//! connections to Kafka is in [`security`].
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,26 +16,29 @@ use super::checked::{
 use super::keys::{self, Default as KeyDefault, TABLES};
 use super::problem::Problem;
 use super::raw::{Raw, Value};
-use super::{tree, value};
+use super::{security, tree, value};
 use crate::kafka::Compression;
+use crate::secret::Source;
 
-/// Builds the configuration; what is missing is added to `raw.problems`.
-pub(super) fn build(raw: &mut Raw) -> Config {
+/// Builds the configuration and says what is doubtful; what is missing is added to `raw.problems`.
+pub(super) fn build(raw: &mut Raw) -> (Config, Vec<String>) {
     let mut reader = Reader {
         raw,
-        missing: Vec::new(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
         asked: BTreeSet::new(),
     };
     let config = config(&mut reader);
-    let missing = std::mem::take(&mut reader.missing);
-    raw.problems.extend(missing);
-    config
+    let (problems, warnings) = (reader.problems, reader.warnings);
+    raw.problems.extend(problems);
+    (config, warnings)
 }
 
 /// Hands out values by the shown path of their keys.
 pub(super) struct Reader<'r> {
-    raw: &'r Raw,
-    missing: Vec<Problem>,
+    pub(super) raw: &'r Raw,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<String>,
     /// Which keys were read; a test wants all.
     asked: BTreeSet<String>,
 }
@@ -55,7 +59,7 @@ impl Reader<'_> {
                 if !self.raw.is_refused(path) {
                     let place = self.raw.place(path);
                     let right = format!("set it: {}", first_sentence(key.doc));
-                    self.missing
+                    self.problems
                         .push(Problem::new(place, path, "missing", right));
                 }
                 None
@@ -63,14 +67,14 @@ impl Reader<'_> {
         }
     }
 
-    fn maybe_text(&mut self, path: &str) -> Option<String> {
+    pub(super) fn maybe_text(&mut self, path: &str) -> Option<String> {
         match self.value(path) {
             Some(Value::Text(text)) => Some(text),
             _ => None,
         }
     }
 
-    fn text(&mut self, path: &str) -> String {
+    pub(super) fn text(&mut self, path: &str) -> String {
         self.maybe_text(path).unwrap_or_default()
     }
 
@@ -101,10 +105,21 @@ impl Reader<'_> {
         matches!(self.value(path), Some(Value::Flag(true)))
     }
 
-    fn path(&mut self, path: &str) -> PathBuf {
+    pub(super) fn maybe_path(&mut self, path: &str) -> Option<PathBuf> {
         match self.value(path) {
-            Some(Value::Path(value)) => value,
-            _ => PathBuf::new(),
+            Some(Value::Path(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    fn path(&mut self, path: &str) -> PathBuf {
+        self.maybe_path(path).unwrap_or_default()
+    }
+
+    pub(super) fn secret(&mut self, path: &str) -> Option<Source> {
+        match self.value(path) {
+            Some(Value::Secret(source)) => Some(source),
+            _ => None,
         }
     }
 
@@ -122,7 +137,7 @@ impl Reader<'_> {
         }
     }
 
-    fn map(&mut self, path: &str) -> Vec<(String, String)> {
+    pub(super) fn map(&mut self, path: &str) -> Vec<(String, String)> {
         match self.value(path) {
             Some(Value::Map(map)) => map,
             _ => Vec::new(),
@@ -208,6 +223,7 @@ fn kafka(r: &mut Reader<'_>, gateway_id: &str) -> Kafka {
             r.millis("kafka.retry_backoff_min_ms"),
             r.millis("kafka.retry_backoff_max_ms"),
         ),
+        security: security::security(r),
         topic_creation: r.raw.has("kafka.topic_creation").then(|| TopicCreation {
             partitions: r.number("kafka.topic_creation.partitions"),
             replication_factor: r.number("kafka.topic_creation.replication_factor"),
@@ -305,16 +321,22 @@ mod tests {
     /// The one definition and the checked structs cannot drift apart: every key is read once.
     #[test]
     fn every_key_is_read_and_every_default_is_legal() {
-        let text = "[kafka]\nbootstrap_servers = ['a:1']\n[kafka.topic_creation]\n[proxy]\n\
+        let text = "[kafka]\nbootstrap_servers = ['a:1']\n[kafka.topic_creation]\n[kafka.tls]\n\
+                    [kafka.sasl]\nmechanism = 'PLAIN'\n[proxy]\n\
                     [[proxy.route]]\nmqtt = 'a'\ntopic = 'a'\n[api]\n";
         let raw = Raw::new(TABLES, &tree::from_toml(text).0);
         let mut reader = Reader {
             raw: &raw,
-            missing: Vec::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
             asked: BTreeSet::new(),
         };
         config(&mut reader);
-        assert_eq!(reader.missing, []);
+        let problems = &reader.problems;
+        assert!(
+            problems.iter().all(|p| p.key.starts_with("kafka.sasl")),
+            "{problems:?}"
+        );
         let mut defined = BTreeSet::new();
         for table in TABLES {
             for key in table.keys {

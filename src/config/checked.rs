@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::kafka::Compression;
+use crate::kafka::security::Security;
 
 /// The whole of `tidegate.toml`.
 #[derive(Clone, Debug)]
@@ -72,6 +73,8 @@ pub struct Kafka {
     pub request_bytes_max: usize,
     /// First and longest wait before something is tried again.
     pub retry_backoff: (Duration, Duration),
+    /// `[kafka.tls]` and `[kafka.sasl]`: how connections are secured.
+    pub security: Security,
     /// `[kafka.topic_creation]`; `None`: missing topics are reported, not made.
     pub topic_creation: Option<TopicCreation>,
 }

@@ -22,7 +22,7 @@ Exit codes of `tidegate`: 0 done, 1 the configuration is wrong, 2 the command li
 failed while running.
 
 Sizes are plain bytes or text with `KiB`, `MiB`, `GiB`, `TiB` (`\"256MiB\"`). Times are whole
-milliseconds; underscores are allowed (`86_400_000`). Secrets (no key of this version is one) are
+milliseconds; underscores are allowed (`86_400_000`). Secrets are
 text, `{ file = \"path\" }` or `{ env = \"VARIABLE\" }`, and are never printed.
 ";
 

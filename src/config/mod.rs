@@ -2,9 +2,9 @@
 //!
 //! Two stages. *As typed*: `tree` (TOML and JSON with places), `environment` (overrides), `raw` and
 //! `value` (each key by itself). *Checked*: `check` (defaults, the structs of [`checked`]),
-//! `combine` (keys together). [`keys`] is the one definition that both and `docs/config.md` follow.
-//! All problems are told at once, each with file and line or variable, key, what was found and what
-//! would be right.
+//! `security` (keys and files that secure connections), `combine` (keys together).
+//! [`keys`] is the one definition that both and `docs/config.md` follow. All problems are told at
+//! once, each with file and line or variable, key, what was found and what would be right.
 
 mod check;
 pub mod checked;
@@ -14,7 +14,7 @@ mod environment;
 pub mod keys;
 mod problem;
 mod raw;
-pub mod secret;
+mod security;
 mod suggest;
 mod tree;
 mod units;
@@ -117,8 +117,8 @@ pub fn parse(
     }
     problems.extend(environment::apply(keys::TABLES, &mut root, variables));
     let mut raw = raw::Raw::new(keys::TABLES, &root);
-    let mut config = check::build(&mut raw);
-    let mut warnings = combine::check(&mut config, &mut raw);
+    let (mut config, mut warnings) = check::build(&mut raw);
+    warnings.extend(combine::check(&mut config, &mut raw));
     if let Some(proxy) = &config.proxy {
         let report = check_routes(proxy, &raw, routes);
         problems.extend(report.0);

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use super::keys::{self, Key, Shape, Table};
 use super::problem::{Place, Problem};
-use super::secret::Source;
 use super::tree::{Item, Node};
 use super::{suggest, value};
+use crate::secret::Source;
 
 /// A value of the type its key asks for.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use super::keys::Kind;
 use super::raw::Value;
-use super::secret::{Secret, Source};
 use super::tree::Node;
 use super::{suggest, units};
+use crate::secret::{Secret, Source};
 
 /// Longest Kafka topic name (`org.apache.kafka.common.internals.Topic`).
 const TOPIC_CHARS_MAX: usize = 249;

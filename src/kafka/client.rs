@@ -29,6 +29,8 @@ pub struct ClientConfig {
     pub metadata_interval: Duration,
     /// Largest answer that is read.
     pub response_bytes_max: usize,
+    /// What the listeners ask for.
+    pub security: Security,
 }
 
 /// A broker's id.
@@ -225,7 +227,7 @@ impl Client {
     pub fn new(config: ClientConfig) -> Self {
         let config = Arc::new(config);
         let inner = Inner {
-            dialer: Arc::new(Dialer::new(Arc::clone(&config), Security::default())),
+            dialer: Arc::new(Dialer::new(Arc::clone(&config))),
             config,
             pool: Pool::default(),
             seek: Seek::default(),

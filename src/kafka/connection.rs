@@ -36,6 +36,8 @@ const IN_FLIGHT_MAX: usize = 64;
 const GATHER_BYTES: usize = 256 * 1024;
 /// Pieces of one vectored write (`IOV_MAX` is 1024).
 const PIECES_MAX: usize = 128;
+/// How a TLS listener answers those who speak plainly: an alert of TLS 1.
+const TLS_ALERT: [u8; 2] = [0x15, 0x03];
 
 /// A request, whole: length, header and body in pieces.
 struct Outgoing {
@@ -403,6 +405,9 @@ fn take_frame(buffer: &mut BytesMut, bytes_max: usize) -> Result<Result<Bytes, u
     let Some(length) = buffer.first_chunk::<4>() else {
         return Ok(Err(4));
     };
+    if length.starts_with(&TLS_ALERT) {
+        return Err(End::Malformed("TLS: this listener asks for it".into()));
+    }
     let length = i32::from_be_bytes(*length);
     let length = usize::try_from(length)
         .ok()

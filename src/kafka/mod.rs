@@ -3,10 +3,11 @@
 //! produce again by itself.
 //!
 //! [`client`] is what callers see; `produce`, `producers`, `log` and `admin` hold its calls, one
-//! file a theme. `pool` keeps two connections a broker, `seek` finds a broker that answers and asks
-//! it for `metadata`. `call` is one request over one `connection`; `versions` says in which
-//! version, `shape` whether the answer can be believed. [`batch`] makes record batches with
-//! `compression`, [`unpack`] reads them; [`partitioner`] chooses their partition.
+//! file a theme. `pool` keeps two connections a broker, [`security`] makes them safe, `seek` finds
+//! a broker that answers and asks it for `metadata`. `call` is one request over one `connection`;
+//! `versions` says in which version, `shape` whether the answer can be believed. [`batch`] makes
+//! record batches with `compression`, [`unpack`] reads them; [`partitioner`] chooses their
+//! partition.
 //!
 //! # Bounds
 //! Connections: two a known broker and one for metadata. A connection's queue: 16 requests waiting,

@@ -66,7 +66,7 @@ impl Inner {
         let asked = Instant::now();
         let mut admin = self.seek.admin.lock().await;
         self.check_open()?;
-        if let Some(broker) = admin.broker.as_ref().filter(|b| !b.connection.is_closed()) {
+        if let Some(broker) = admin.broker.as_ref().filter(|b| b.is_usable()) {
             return Ok(Arc::clone(broker));
         }
         admin.broker = None;

@@ -67,6 +67,18 @@ pub(super) const API_VERSIONS: Shape = Shape {
     tagged: &[(0, FEATURE), (2, FEATURE)],
 };
 
+pub(super) const SASL_HANDSHAKE: Shape = Shape {
+    flexible: i16::MAX,
+    parts: &[all(Bytes(2)), all(List(&[all(Text)]))],
+    tagged: &[],
+};
+
+pub(super) const SASL_AUTHENTICATE: Shape = Shape {
+    flexible: 2,
+    parts: &[all(Bytes(2)), all(Text), all(Blob), since(1, Bytes(8))],
+    tagged: &[],
+};
+
 pub(super) const METADATA: Shape = Shape {
     flexible: 9,
     parts: &[

@@ -41,10 +41,13 @@ apis! {
     LIST_OFFSETS = 2, 1..=7, "ListOffsets v1 to v7 (Kafka 0.10.1 or newer)";
     // From 4 on a topic is not created by asking.
     METADATA = 3, 4..=13, "Metadata v4 (Kafka 0.11 or newer)";
+    SASL_HANDSHAKE = 17, 1..=1, "SaslHandshake v1 (Kafka 1.0 or newer)";
     API_VERSIONS = 18, 0..=3, "ApiVersions v0 (Kafka 0.10 or newer)";
     CREATE_TOPICS = 19, 2..=7, "CreateTopics v2 (Kafka 0.11 or newer)";
     INIT_PRODUCER_ID = 22, 0..=5, "InitProducerId v0 (Kafka 0.11 or newer)";
     DESCRIBE_CONFIGS = 32, 1..=4, "DescribeConfigs v1 (Kafka 1.1 or newer)";
+    // From 1 on the answer tells how long the session lasts.
+    SASL_AUTHENTICATE = 36, 0..=2, "SaslAuthenticate v0 (Kafka 1.0 or newer)";
     DESCRIBE_PRODUCERS = 61, 0..=0, "DescribeProducers v0 (Kafka 2.8 or newer)";
 }
 

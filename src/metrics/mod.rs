@@ -71,6 +71,8 @@ pub enum Counter {
     BatchesAlreadyThere,
     /// Produce bytes sent.
     ProduceBytes,
+    /// Produce answers that asked to be left alone for a while.
+    Throttled,
     /// Streams whose position was asked of Kafka.
     Resumed,
 }

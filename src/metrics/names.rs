@@ -151,6 +151,11 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
         "Bytes of batches sent to Kafka.",
     ),
     plain(
+        Counter::Throttled,
+        "produce_throttled_total",
+        "Produce answers by which a broker wanted to be left alone: a client quota.",
+    ),
+    plain(
         Counter::Resumed,
         "streams_resumed_total",
         "Streams whose position was asked of Kafka.",

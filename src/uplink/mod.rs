@@ -277,6 +277,7 @@ fn client_config(config: &Kafka) -> ClientConfig {
         server_timeout: config.server_timeout,
         metadata_interval: config.retry_backoff.0,
         response_bytes_max: RESPONSE_BYTES_MAX,
+        security: config.security.clone(),
     }
 }
 

@@ -25,6 +25,7 @@ fn client(kafka: &Kafka) -> Client {
         server_timeout: Duration::from_secs(3),
         metadata_interval: Duration::from_millis(100),
         response_bytes_max: 8 << 20,
+        security: Default::default(),
     })
 }
 

@@ -17,6 +17,8 @@ mod harness;
 
 mod kafka_client;
 
+mod security;
+
 mod proxy;
 mod sequences;
 

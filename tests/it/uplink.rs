@@ -31,6 +31,7 @@ fn config(kafka: &Kafka) -> checked::Kafka {
         batch_bytes_max: 256 << 10,
         request_bytes_max: 1 << 20,
         retry_backoff: (Duration::from_millis(100), Duration::from_secs(2)),
+        security: Default::default(),
         topic_creation: None,
     }
 }

@@ -7,6 +7,7 @@
 mod gateway;
 mod kafka;
 mod proxy;
+mod security;
 mod spool;
 
 /// All tables, in the order of the documentation. A table comes after its parent.
@@ -14,6 +15,8 @@ pub const TABLES: &[Table] = &[
     gateway::GATEWAY,
     kafka::KAFKA,
     kafka::TOPIC_CREATION,
+    security::TLS,
+    security::SASL,
     proxy::PROXY,
     proxy::HEADERS,
     proxy::ROUTE,

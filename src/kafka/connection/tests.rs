@@ -12,7 +12,7 @@ async fn pair() -> (Arc<Connection>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
-    let stream = Security::Plain.secure(ours.unwrap(), "").await.unwrap();
+    let stream = Security::default().secure(ours.unwrap(), "").await.unwrap();
     let manner = Manner {
         client_id: StrBytes::from_static_str("test"),
         request_timeout: TIMEOUT,

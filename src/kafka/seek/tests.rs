@@ -119,6 +119,7 @@ fn client(bootstrap: &[&str], interval_ms: u64) -> Client {
         server_timeout: Duration::from_secs(2),
         metadata_interval: Duration::from_millis(interval_ms),
         response_bytes_max: 1 << 20,
+        security: Default::default(),
     })
 }
 

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use kafka_protocol::messages::{
     ApiVersionsResponse, CreateTopicsResponse, DescribeConfigsResponse, DescribeProducersResponse,
     FetchResponse, InitProducerIdResponse, ListOffsetsResponse, MetadataResponse, ProduceResponse,
+    SaslAuthenticateResponse, SaslHandshakeResponse,
     api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey},
     create_topics_response::{CreatableTopicConfigs, CreatableTopicResult},
     describe_configs_response::{
@@ -62,6 +63,18 @@ fn metadata_fits() {
         .with_cluster_id(Some(text()))
         .with_topics(vec![topic; 2]);
     check(&versions::METADATA, |_| answer.clone());
+}
+
+#[test]
+fn sasl_fits() {
+    check(&versions::SASL_HANDSHAKE, |_| {
+        SaslHandshakeResponse::default().with_mechanisms(vec![text(); 3])
+    });
+    check(&versions::SASL_AUTHENTICATE, |_| {
+        SaslAuthenticateResponse::default()
+            .with_error_message(Some(text()))
+            .with_auth_bytes(bytes::Bytes::from_static(b"v=abc"))
+    });
 }
 
 #[test]

@@ -50,6 +50,7 @@ impl ExactlyOnce {
         match result {
             Ok((answers, throttle)) => {
                 reply.throttle = throttle;
+                add(Counter::Throttled, usize::from(!throttle.is_zero()));
                 let mut answers = answers.into_iter();
                 reply.answers.extend(batches.into_iter().map(|batch| {
                     let missing =

@@ -35,6 +35,33 @@ impl Kafka {
         Self { dir, bootstrap }
     }
 
+    /// A cluster that also has the listeners of `tests/kafka/secure.sh`.
+    pub fn start_secure(nodes: usize, properties: &[&str]) -> Self {
+        Self::start(nodes, &[&["--secure"], properties].concat())
+    }
+
+    /// One broker with those listeners, as [`Kafka::shared`].
+    pub fn shared_secure() -> &'static Self {
+        static SHARED: OnceLock<Kafka> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start_secure(1, &[]))
+    }
+
+    /// `host:port,…` of all nodes' listeners of that name.
+    pub fn listener(&self, name: &str) -> String {
+        let all = std::fs::read_to_string(self.file("secure")).unwrap();
+        let mut lines = all.lines().filter_map(|line| line.split_once(' '));
+        let found = lines.find(|(listener, _)| *listener == name);
+        found
+            .unwrap_or_else(|| panic!("no {name} in {all}"))
+            .1
+            .to_owned()
+    }
+
+    /// A file of the cluster's folder: `tls/ca.pem`, `1/kafka.log`.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.dir.join(path)
+    }
+
     /// One broker for all tests of this process that leave it as it is. Use topics of your own.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Kafka> = OnceLock::new();

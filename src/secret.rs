@@ -1,8 +1,7 @@
 //! Secrets: given as a value, in a file or in an environment variable; never shown.
 //!
-//! No key of this version holds one; Kafka's and MQTT's security will. [`Source`] is what was
-//! typed, [`Secret`] what it led to. Neither's `Debug` tells the value, there is no `Display`, and
-//! errors name the file or the variable alone.
+//! [`Source`] is what was typed, [`Secret`] what it led to. Neither's `Debug` tells the value,
+//! there is no `Display`, and errors name the file or the variable alone.
 
 use std::fmt;
 use std::io::Read;
