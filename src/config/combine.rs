@@ -65,6 +65,14 @@ fn kafka(config: &Config, found: &mut Found<'_>) {
             "write \"exactly_once\", or build with --features rskafka",
         );
     }
+    let tls = kafka.security.tls.as_ref();
+    if kafka.delivery == Delivery::AtLeastOnce && tls.is_some_and(|tls| tls.has_server_name()) {
+        found.refuse(
+            "kafka.tls.server_name",
+            "rskafka, the engine of at_least_once, cannot use it".to_owned(),
+            "leave it out, or write delivery = \"exactly_once\"",
+        );
+    }
     if kafka.server_timeout >= kafka.request_timeout {
         found.refuse(
             "kafka.server_timeout_ms",

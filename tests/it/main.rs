@@ -28,8 +28,6 @@ mod tools;
 
 mod at_least_once;
 mod check;
-mod power;
-
 mod tidy;
 
 mod road;

@@ -81,6 +81,12 @@ impl Tls {
         })
     }
 
+    /// Whether brokers' certificates are held against another name than the one connected to.
+    #[must_use]
+    pub fn has_server_name(&self) -> bool {
+        self.server_name.is_some()
+    }
+
     /// Makes the handshake with `host`.
     pub(super) async fn connect(&self, tcp: TcpStream, host: &str) -> io::Result<TlsStream> {
         let name = match &self.server_name {
@@ -95,7 +101,8 @@ impl Tls {
     }
 
     /// The configuration of the files as they are now; of what they were, if that cannot be read.
-    fn config(&self) -> Arc<ClientConfig> {
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
         let now = stamp(&self.files);
         let mut current = self.current.lock();
         if current.stamp != now {

@@ -45,6 +45,10 @@ impl Store for FrozenStore {
         }
     }
 
+    fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
+        Ok(())
+    }
+
     fn remove(&self, _name: &str) -> io::Result<()> {
         Ok(())
     }
@@ -55,6 +59,10 @@ impl Store for FrozenStore {
 
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(0)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
     }
 }
 

@@ -11,7 +11,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rskafka::client::error::{Error, ProtocolError};
 use rskafka::client::partition::{Compression as Codec, PartitionClient, UnknownTopicHandling};
-use rskafka::client::{Client, ClientBuilder};
+use rskafka::client::{
+    Client, ClientBuilder, Credentials, OauthBearerCredentials, OauthCallback, SaslConfig,
+};
 use rskafka::record::Record;
 use rskafka::{BackoffConfig, BackoffError};
 use tokio::time::timeout;
@@ -19,6 +21,8 @@ use tokio::time::timeout;
 use super::Failure;
 use crate::config::checked::Kafka;
 use crate::kafka::Compression;
+use crate::kafka::security::Security;
+use crate::kafka::security::sasl::{Hash, Login, Sasl};
 use crate::spool::TopicPartition;
 use crate::uplink::error::{Cause, SendError, of_code};
 
@@ -36,6 +40,7 @@ pub(super) struct Connections {
     client_id: Arc<str>,
     connect_timeout: Duration,
     codec: Codec,
+    security: Security,
     /// One caller at a time makes a new one.
     client: tokio::sync::Mutex<Option<Arc<Client>>>,
     partitions: Mutex<Partitions>,
@@ -61,6 +66,7 @@ impl Connections {
                 Compression::Lz4 => Codec::Lz4,
                 Compression::Zstd => Codec::Zstd,
             },
+            security: config.security.clone(),
             client: tokio::sync::Mutex::default(),
             partitions: Mutex::default(),
         }
@@ -129,12 +135,18 @@ impl Connections {
         if let Some(client) = &*client {
             return Ok(Arc::clone(client));
         }
-        let made = ClientBuilder::new(self.bootstrap.clone())
+        let mut builder = ClientBuilder::new(self.bootstrap.clone())
             .client_id(Arc::clone(&self.client_id))
             .max_message_size(RESPONSE_BYTES_MAX)
-            .backoff_config(at_once())
-            .build();
-        match timeout(self.connect_timeout, made).await {
+            .backoff_config(at_once());
+        if let Some(tls) = &self.security.tls {
+            builder = builder.tls_config(tls.config());
+        }
+        if let Some(sasl) = &self.security.sasl {
+            let config = sasl_config(sasl).map_err(|e| Failure::away(SendError::Retry(e)))?;
+            builder = builder.sasl_config(config);
+        }
+        match timeout(self.connect_timeout, builder.build()).await {
             Ok(Ok(made)) => Ok(Arc::clone(client.insert(Arc::new(made)))),
             Ok(Err(error)) => Err(Failure::away(unreached(Some(&error)))),
             Err(_) => Err(Failure::away(unreached(None))),
@@ -173,6 +185,38 @@ impl Partitions {
         self.uses += 1;
         self.by_name.insert(to, (partition, client, self.uses));
     }
+}
+
+/// What rskafka wants to know; passwords as they are now, tokens when it asks for them.
+fn sasl_config(sasl: &Arc<Sasl>) -> Result<SaslConfig, Cause> {
+    let credentials = |login: &Login| {
+        let password = login.password.fetch();
+        let password = password.map_err(|error| Cause::text(format!("password: {error}")))?;
+        let password = password.expose().to_owned();
+        Ok(Credentials::new(login.username.clone(), password))
+    };
+    Ok(match &**sasl {
+        Sasl::Plain(login) => SaslConfig::Plain(credentials(login)?),
+        Sasl::Scram(Hash::Sha256, login) => SaslConfig::ScramSha256(credentials(login)?),
+        Sasl::Scram(Hash::Sha512, login) => SaslConfig::ScramSha512(credentials(login)?),
+        Sasl::OauthBearer { extensions, .. } => {
+            let sasl = Arc::clone(sasl);
+            let callback: OauthCallback = Arc::new(move || {
+                let sasl = Arc::clone(&sasl);
+                Box::pin(async move {
+                    let Sasl::OauthBearer { tokens, .. } = &*sasl else {
+                        return Err("no source of tokens".into());
+                    };
+                    Ok(tokens.token().await?.expose().to_owned())
+                })
+            });
+            SaslConfig::Oauthbearer(OauthBearerCredentials {
+                callback,
+                authz_id: None,
+                bearer_kvs: extensions.clone().into_iter().collect(),
+            })
+        }
+    })
 }
 
 fn unreached(error: Option<&Error>) -> SendError {

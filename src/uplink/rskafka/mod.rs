@@ -141,6 +141,11 @@ impl Engine for AtLeastOnce {
         Ok(())
     }
 
+    /// rskafka does not tell of its connections; ours is to the same cluster.
+    fn connected(&self) -> bool {
+        self.client.connected()
+    }
+
     /// Each partition has its own: a connection of rskafka's serves one partition.
     fn door(&self, to: &TopicPartition) -> Option<Door> {
         self.client.leader(&to.topic, to.partition)?;

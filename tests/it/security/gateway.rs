@@ -56,6 +56,23 @@ fn a_gateway_sends_over_tls_and_sasl_while_its_sessions_end() {
 }
 
 #[test]
+fn the_other_engine_sends_over_tls_and_sasl_too() {
+    let kafka = Kafka::start_secure(1, &[]);
+    let password = kafka.file("password");
+    fs::write(&password, "carol-secret\n").unwrap();
+    let config = secured(&kafka, &password);
+    let config = format!("[kafka]\ndelivery = \"at_least_once\"\n{config}");
+    let gateway = Gateway::start(&kafka.listener("SASL_SSL"), &config);
+    let arguments = "--clients 10 --topics 40 --count 5000 --json --drain 60";
+    let load = Load::start(&gateway, "other", arguments);
+    let ledger = load.ledger.clone();
+    assert_eq!(load.finish().acked, 5_000);
+    gateway.wait_drained(60);
+    let verdict = oracle::check(&kafka, &[&ledger], "--topic mqtt --headers");
+    verdict.expect_clean("at least once, over TLS and SASL");
+}
+
+#[test]
 fn a_wrong_password_holds_everything_until_it_is_right() {
     let kafka = Kafka::start_secure(1, &[]);
     let password = kafka.file("password");

@@ -17,7 +17,11 @@ pub enum Tokens {
 }
 
 impl Tokens {
-    async fn token(&self) -> Result<Secret, String> {
+    /// One that is good now.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub async fn token(&self) -> Result<Secret, String> {
         match self {
             Self::File(path) => {
                 let token = Source::File(path.clone()).fetch();
