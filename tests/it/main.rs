@@ -26,6 +26,7 @@ mod tools;
 
 mod check;
 
+mod dependencies;
 mod tidy;
 
 mod road;
