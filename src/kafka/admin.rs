@@ -91,7 +91,7 @@ impl Client {
     }
 }
 
-fn read(result: &DescribeConfigsResult) -> TopicLimits {
+pub(super) fn read(result: &DescribeConfigsResult) -> TopicLimits {
     fn get<T: FromStr>(result: &DescribeConfigsResult, key: &str) -> Option<T> {
         let config = result.configs.iter().find(|config| &*config.name == key)?;
         config.value.as_ref()?.parse().ok()

@@ -90,12 +90,7 @@ impl Connection {
         frame: &mut Bytes,
         version: i16,
     ) -> Result<A, Error> {
-        ResponseHeader::decode(frame, A::header_version(version))
-            .map_err(|error| self.malformed(error.to_string()))?;
-        if !api.answer.fits(frame, version) {
-            return Err(self.malformed(format!("an answer to {} that lies", api.what)));
-        }
-        A::decode(frame, version).map_err(|error| self.malformed(error.to_string()))
+        decode(api, frame, version).map_err(|what| self.malformed(what))
     }
 
     /// A request that cannot be encoded: nothing was sent.
@@ -105,4 +100,17 @@ impl Connection {
             source: std::io::Error::other(error.to_string()),
         }
     }
+}
+
+/// An answer behind its header. Its counts are checked before the codec believes them.
+pub(super) fn decode<A: Decodable + HeaderVersion>(
+    api: &Api,
+    frame: &mut Bytes,
+    version: i16,
+) -> Result<A, String> {
+    ResponseHeader::decode(frame, A::header_version(version)).map_err(|e| e.to_string())?;
+    if !api.answer.fits(frame, version) {
+        return Err(format!("an answer to {} that lies", api.what));
+    }
+    A::decode(frame, version).map_err(|error| error.to_string())
 }

@@ -129,7 +129,7 @@ impl Client {
 }
 
 /// The headers of whole batches and of the one that is cut behind its header.
-fn parse(mut log: Bytes) -> Vec<BatchHeader> {
+pub(super) fn parse(mut log: Bytes) -> Vec<BatchHeader> {
     let mut headers = Vec::new();
     while log.len() >= HEADER_BYTES {
         let mut head = log.slice(..HEADER_BYTES);

@@ -20,6 +20,8 @@ mod call;
 pub mod client;
 mod compression;
 mod connection;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod log;
 mod metadata;
 pub mod partitioner;

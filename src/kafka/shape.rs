@@ -4,7 +4,8 @@
 //! An answer is walked by a table of what it is made of, nothing is allocated. Integers, texts and
 //! lists are encoded as <https://kafka.apache.org/protocol#protocol_types> says; from an API's
 //! *flexible* version on, lengths are varints of length + 1 and every structure ends with tagged
-//! fields.
+//! fields. A tagged field that the codec knows is read by it whatever length its tag says, so all
+//! of these are in the table, and their lengths must be right.
 
 use crate::record::varint;
 
@@ -14,8 +15,6 @@ pub(super) struct Shape {
     /// First flexible version.
     pub flexible: i16,
     pub parts: &'static [Part],
-    /// Tagged fields of the outermost structure that are lists, with what these hold.
-    pub tagged: &'static [(u64, &'static [Part])],
 }
 
 /// A field and the versions that have it.
@@ -38,9 +37,12 @@ enum Field {
     Numbers(usize),
     /// Structures, perhaps null.
     List(&'static [Part]),
+    Struct(&'static [Part]),
+    /// Behind all others, with its number.
+    Tagged(usize, &'static Field),
 }
 
-use Field::{Blob, Bytes, List, Numbers, Text};
+use Field::{Blob, Bytes, List, Numbers, Struct, Tagged, Text};
 
 const fn since(from: i16, field: Field) -> Part {
     within(from, i16::MAX, field)
@@ -55,6 +57,10 @@ const fn all(field: Field) -> Part {
 }
 
 const FEATURE: &[Part] = &[all(Text), all(Bytes(4))];
+/// A leader and its epoch.
+const LEADER: &Field = &Struct(&[all(Bytes(4 + 4))]);
+/// An epoch and an offset, in any order.
+const EPOCH_AND_OFFSET: &Field = &Struct(&[all(Bytes(4 + 8))]);
 const ENDPOINT: &[Part] = &[all(Bytes(4)), all(Text), all(Bytes(4)), all(Text)];
 
 pub(super) const API_VERSIONS: Shape = Shape {
@@ -63,20 +69,21 @@ pub(super) const API_VERSIONS: Shape = Shape {
         all(Bytes(2)),
         all(List(&[all(Bytes(6))])),
         since(1, Bytes(4)),
+        all(Tagged(0, &List(FEATURE))),
+        all(Tagged(1, &Bytes(8))),
+        all(Tagged(2, &List(FEATURE))),
+        all(Tagged(3, &Bytes(1))),
     ],
-    tagged: &[(0, FEATURE), (2, FEATURE)],
 };
 
 pub(super) const SASL_HANDSHAKE: Shape = Shape {
     flexible: i16::MAX,
     parts: &[all(Bytes(2)), all(List(&[all(Text)]))],
-    tagged: &[],
 };
 
 pub(super) const SASL_AUTHENTICATE: Shape = Shape {
     flexible: 2,
     parts: &[all(Bytes(2)), all(Text), all(Blob), since(1, Bytes(8))],
-    tagged: &[],
 };
 
 pub(super) const METADATA: Shape = Shape {
@@ -103,7 +110,6 @@ pub(super) const METADATA: Shape = Shape {
         within(8, 10, Bytes(4)),
         since(13, Bytes(2)),
     ],
-    tagged: &[],
 };
 
 pub(super) const PRODUCE: Shape = Shape {
@@ -117,11 +123,12 @@ pub(super) const PRODUCE: Shape = Shape {
                 since(5, Bytes(8)),
                 since(8, List(&[all(Bytes(4)), all(Text)])),
                 since(8, Text),
+                all(Tagged(0, LEADER)),
             ])),
         ])),
         all(Bytes(4)),
+        all(Tagged(0, &List(ENDPOINT))),
     ],
-    tagged: &[(0, ENDPOINT)],
 };
 
 pub(super) const FETCH: Shape = Shape {
@@ -137,10 +144,12 @@ pub(super) const FETCH: Shape = Shape {
                 all(List(&[all(Bytes(8 + 8))])),
                 since(11, Bytes(4)),
                 all(Blob),
+                all(Tagged(0, EPOCH_AND_OFFSET)),
+                all(Tagged(1, LEADER)),
+                all(Tagged(2, EPOCH_AND_OFFSET)),
             ])),
         ])),
     ],
-    tagged: &[],
 };
 
 pub(super) const LIST_OFFSETS: Shape = Shape {
@@ -152,7 +161,6 @@ pub(super) const LIST_OFFSETS: Shape = Shape {
             all(List(&[all(Bytes(4 + 2 + 8 + 8)), since(4, Bytes(4))])),
         ])),
     ],
-    tagged: &[],
 };
 
 pub(super) const CREATE_TOPICS: Shape = Shape {
@@ -166,15 +174,14 @@ pub(super) const CREATE_TOPICS: Shape = Shape {
             all(Text),
             since(5, Bytes(4 + 2)),
             since(5, List(&[all(Text), all(Text), all(Bytes(3))])),
+            all(Tagged(0, &Bytes(2))),
         ])),
     ],
-    tagged: &[],
 };
 
 pub(super) const INIT_PRODUCER_ID: Shape = Shape {
     flexible: 2,
     parts: &[all(Bytes(4 + 2 + 8 + 2))],
-    tagged: &[],
 };
 
 pub(super) const DESCRIBE_CONFIGS: Shape = Shape {
@@ -196,7 +203,6 @@ pub(super) const DESCRIBE_CONFIGS: Shape = Shape {
             ])),
         ])),
     ],
-    tagged: &[],
 };
 
 pub(super) const DESCRIBE_PRODUCERS: Shape = Shape {
@@ -212,7 +218,6 @@ pub(super) const DESCRIBE_PRODUCERS: Shape = Shape {
             ])),
         ])),
     ],
-    tagged: &[],
 };
 
 impl Shape {
@@ -223,7 +228,7 @@ impl Shape {
             version,
             flexible: version >= self.flexible,
         };
-        walk.fields(self.parts).is_some() && walk.tags(self.tagged).is_some()
+        walk.structure(self.parts).is_some()
     }
 }
 
@@ -234,13 +239,13 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn fields(&mut self, parts: &[Part]) -> Option<()> {
+    fn structure(&mut self, parts: &[Part]) -> Option<()> {
         for part in parts {
             if (part.from..=part.to).contains(&self.version) {
                 self.field(&part.field)?;
             }
         }
-        Some(())
+        self.tags(parts)
     }
 
     fn field(&mut self, field: &Field) -> Option<()> {
@@ -261,14 +266,15 @@ impl Walk<'_> {
             List(parts) => {
                 for _ in 0..self.length(4)? {
                     let before = self.rest.len();
-                    self.fields(parts)?;
-                    self.tags(&[])?;
+                    self.structure(parts)?;
                     if self.rest.len() == before {
                         return None; // nothing, as often as somebody likes
                     }
                 }
                 Some(())
             }
+            Struct(parts) => self.structure(parts),
+            Tagged(..) => Some(()),
         }
     }
 
@@ -280,8 +286,7 @@ impl Walk<'_> {
     /// A length or count that is `width` bytes wide in versions that are not flexible; 0 for null.
     fn length(&mut self, width: usize) -> Option<usize> {
         if self.flexible {
-            let length = varint::read(&mut self.rest)?;
-            return usize::try_from(length.saturating_sub(1)).ok();
+            return Some(self.varint()?.saturating_sub(1));
         }
         let (length, rest) = self.rest.split_at_checked(width)?;
         self.rest = rest;
@@ -293,17 +298,31 @@ impl Walk<'_> {
         usize::try_from(length.max(0)).ok()
     }
 
-    fn tags(&mut self, lists: &[(u64, &'static [Part])]) -> Option<()> {
+    /// At most 32 bits in at most five bytes: the codec reads no more and would go on elsewhere.
+    fn varint(&mut self) -> Option<usize> {
+        let before = self.rest.len();
+        let value = u32::try_from(varint::read(&mut self.rest)?).ok()?;
+        let length = before - self.rest.len();
+        (length <= 5).then(|| usize::try_from(value).ok())?
+    }
+
+    fn tags(&mut self, parts: &[Part]) -> Option<()> {
         if !self.flexible {
             return Some(());
         }
-        for _ in 0..varint::read(&mut self.rest)? {
-            let tag = varint::read(&mut self.rest)?;
-            let length = usize::try_from(varint::read(&mut self.rest)?).ok()?;
-            if let Some((_, parts)) = lists.iter().find(|(list, _)| *list == tag) {
-                self.field(&List(parts))?;
-            } else {
-                self.skip(length)?;
+        for _ in 0..self.varint()? {
+            let (tag, length) = (self.varint()?, self.varint()?);
+            let behind = self.rest.len().checked_sub(length)?;
+            let known = parts.iter().find_map(|part| match &part.field {
+                Tagged(number, field) if *number == tag => Some(field),
+                _ => None,
+            });
+            match known {
+                Some(field) => self.field(field)?,
+                None => self.skip(length)?,
+            }
+            if self.rest.len() != behind {
+                return None; // another length than its tag says
             }
         }
         Some(())

@@ -22,6 +22,8 @@ mod batch;
 pub mod bounds;
 mod buffer;
 mod connection;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod handshake;
 mod listener;
 pub mod packet;

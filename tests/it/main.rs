@@ -28,6 +28,8 @@ mod tools;
 
 mod at_least_once;
 mod check;
+
+mod dependencies;
 mod tidy;
 
 mod road;

@@ -177,3 +177,34 @@ fn topics_and_configs_fit() {
     let answer = DescribeConfigsResponse::default().with_results(vec![result; 2]);
     check(&versions::DESCRIBE_CONFIGS, |_| answer.clone());
 }
+
+/// Found by `fuzz/`: the codec reads eight bytes of this field whatever its tag says, and then took
+/// what came next for the count of a list.
+#[test]
+fn a_known_tag_with_a_length_that_lies_does_not_fit() {
+    let answer = ApiVersionsResponse::default().with_finalized_features_epoch(3);
+    let mut bytes = BytesMut::new();
+    answer.encode(&mut bytes, 3).unwrap();
+    let tag = [1, 1, 8, 0, 0, 0, 0, 0, 0, 0, 3];
+    let at = bytes.len() - tag.len();
+    assert_eq!(bytes[at..], tag);
+    let fits = |bytes: &[u8]| versions::API_VERSIONS.answer.fits(bytes, 3);
+    assert!(fits(&bytes));
+    for length in [0, 7, 9] {
+        bytes[at + 2] = length;
+        bytes.extend_from_slice(&[0; 9]);
+        assert!(!fits(&bytes), "{length}");
+    }
+}
+
+/// A varint of six bytes is a number to us, and five bytes and something else to the codec.
+#[test]
+fn a_number_that_the_codec_reads_otherwise_does_not_fit() {
+    let fits = |bytes: &[u8]| versions::INIT_PRODUCER_ID.answer.fits(bytes, 2);
+    let mut answer = vec![0; 4 + 2 + 8 + 2];
+    answer.push(0);
+    assert!(fits(&answer));
+    answer.pop();
+    answer.extend_from_slice(&[0x80, 0x80, 0x80, 0x80, 0x80, 0]);
+    assert!(!fits(&answer));
+}

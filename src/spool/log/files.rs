@@ -96,6 +96,12 @@ pub(super) fn read_index(file: &dyn StoreFile, length: u64) -> IndexRead {
         }
         match Index::read(&end) {
             IndexRead::Short(more) => wanted = more,
+            // A search through frames goes as far as the index says that they go.
+            IndexRead::Good(_, index)
+                if index.frames_start > index.frames_end || index.frames_end > length =>
+            {
+                return IndexRead::Bad;
+            }
             other => return other,
         }
     }

@@ -2,6 +2,8 @@
 
 use bytes::BufMut;
 
+use super::COUNT_MAX;
+
 /// Bytes of a header.
 pub(super) const HEADER: usize = 48;
 /// Bytes of the body's checksum.
@@ -62,7 +64,9 @@ impl Header {
     /// Reads a header that is not verified yet; `None` if the bytes cannot be one.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (magic, header) = Self::fields(bytes)?;
-        (magic == MAGIC && header.directory_bytes <= DIRECTORY_MAX).then_some(header)
+        let counts = [header.generation, header.serial, header.number];
+        let counted = counts.into_iter().all(|count| count <= COUNT_MAX);
+        (magic == MAGIC && header.directory_bytes <= DIRECTORY_MAX && counted).then_some(header)
     }
 
     /// The magic number and the fields, whatever they are.

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::BufMut;
 
 use super::frame::Fields;
-use super::{Directory, Entry, Section, Span};
+use super::{COUNT_MAX, Directory, Entry, Section, Span};
 use crate::record::varint;
 use crate::spool::{Run, StreamId};
 
@@ -220,6 +220,15 @@ impl Index {
             return None;
         }
         let index = Self::decode(end.get(from..at)?)?;
+        let counts = [
+            generation,
+            index.first_number,
+            index.last_number,
+            index.last_serial,
+        ];
+        if counts.into_iter().any(|count| count > COUNT_MAX) {
+            return None;
+        }
         Some(IndexRead::Good(generation, Box::new(index)))
     }
 
@@ -251,7 +260,7 @@ impl Index {
             let serial = varint::read(r)?;
             let mut payload = r.get(1..)?;
             let length = usize::try_from(varint::read(&mut payload)?).ok()?;
-            let whole = r.len() - payload.len() + length;
+            let whole = (r.len() - payload.len()).checked_add(length)?;
             let (one, tail) = r.split_at_checked(whole)?;
             *r = tail;
             for entry in Directory::decode(one)?.entries {

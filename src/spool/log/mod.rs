@@ -106,6 +106,8 @@ pub const QUARANTINE: u8 = 10;
 const PAGE: u64 = 4096;
 /// Most bytes of a frame's records in memory, both ways.
 pub const RAW_BYTES_MAX: usize = 64 << 20;
+/// Generations, serials and frame numbers count from 1; what is above this was never counted.
+const COUNT_MAX: u64 = 1 << 62;
 /// Smallest segment that makes sense.
 pub const SEGMENT_BYTES_MIN: u64 = 16 * PAGE;
 /// Largest segment.

@@ -238,7 +238,7 @@ pub(super) fn lost(
     for span in spans {
         let key = (span.stream, span.run);
         low.entry(key).or_insert(span.first);
-        high.insert(key, span.last + 1);
+        high.insert(key, span.last.saturating_add(1));
     }
     let mut behind: HashMap<(StreamId, Run), u64> = HashMap::new();
     for step in Walk::new(region, start, number, Want::Front) {

@@ -3,7 +3,7 @@
 use bytes::BufMut;
 
 use super::frame::Fields;
-use super::{Directory, Entry, VERSION};
+use super::{COUNT_MAX, Directory, Entry, VERSION};
 
 /// Bytes of a head before its checkpoint.
 pub(super) const HEAD: usize = 84;
@@ -108,6 +108,15 @@ impl Head {
         }
         if oldest_reader > VERSION {
             return Some(HeadRead::Newer(oldest_reader));
+        }
+        let counts = [
+            head.generation,
+            head.serial,
+            head.first_number,
+            head.last_before,
+        ];
+        if counts.into_iter().any(|count| count > COUNT_MAX) {
+            return None;
         }
         // The head is what was written; a checkpoint that does not unpack is our own mistake, not a
         // reason to lose the segment.

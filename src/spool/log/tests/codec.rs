@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::super::body::{BodyWriter, decode};
 use super::super::entry::encode_sections;
+use super::super::files::read_index;
 use super::super::frame::{HEADER, Header};
 use super::super::index::{Index, IndexRead};
 use super::super::segment::{Head, HeadRead};
@@ -249,4 +250,51 @@ fn a_frame_goes_where_it_touches_fewest_pages() {
     assert_eq!(place(4100, 4096), 8192);
     assert_eq!(place(5000, 4000), 8192);
     assert_eq!(place(5000, 7000), 5000);
+}
+
+/// Found by `fuzz/`: counts that cannot be counted on from, and an index of frames far behind the
+/// file's end, which a search would have gone through for ever. Their checksums are right.
+#[test]
+fn what_was_never_counted_is_damage() {
+    for (generation, serial, first_number) in [(u64::MAX, 1, 1), (1, u64::MAX, 1), (1, 1, u64::MAX)]
+    {
+        let head = Head {
+            generation,
+            serial,
+            first_number,
+            ..Head::default()
+        };
+        assert!(matches!(Head::read(&head.encode(&[], 0)), HeadRead::Bad));
+        let header = Header {
+            lane: 0,
+            codec: 0,
+            generation,
+            serial,
+            number: first_number,
+            directory_bytes: 0,
+            body_bytes: 0,
+            raw_bytes: 0,
+        };
+        let mut frame = Vec::new();
+        header.encode(&[], &[], &mut frame);
+        assert!(Header::verify(&frame[..HEADER]) && Header::parse(&frame).is_none());
+    }
+    let mut index = Index::new(4096, 1);
+    index.last_serial = u64::MAX;
+    assert!(matches!(Index::read(&index.encode(0, 1)), IndexRead::Bad));
+    let store = SimStore::new(1);
+    let file = store.create("00000001.seg").unwrap();
+    for (end, good) in [
+        (8192, true),
+        (8193, false),
+        (u64::MAX, false),
+        (4095, false),
+    ] {
+        let mut index = Index::new(4096, 1);
+        index.frames_end = end;
+        let bytes = index.encode(0, 1);
+        file.write_at(8192 - bytes.len() as u64, &bytes).unwrap();
+        let read = read_index(file.as_ref(), 8192);
+        assert_eq!(matches!(read, IndexRead::Good(1, _)), good, "{end}");
+    }
 }

@@ -1,0 +1,4 @@
+//! See `fuzz::packets`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::packets::run(data));

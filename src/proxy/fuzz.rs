@@ -1,0 +1,28 @@
+//! A door for `fuzz/`: one connection over any stream.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, connection};
+use crate::config::checked;
+use crate::metrics::Metrics;
+use crate::spool::Intake;
+
+/// Serves one connection, with a proxy of its own, from accept to close.
+///
+/// # Errors
+/// When the routes of `config` do not compile.
+pub async fn serve<S>(config: &checked::Proxy, intake: Arc<dyn Intake>, stream: S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let metrics = Arc::new(Metrics::default());
+    let shared = Shared::new(config, intake, metrics, CancellationToken::new())?;
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    connection::serve(stream, peer, Arc::new(shared)).await;
+    Ok(())
+}
