@@ -43,8 +43,8 @@ const fn reason<T: Copy>(
 }
 
 const DROPPED: &str = "Messages that will not reach Kafka, by reason: `expired` (ttl_ms), `full` \
-    (on_full), `by_hand` (`tidegate buffer drop`), `qos0` (QoS 0 at a bound), `refused` (no route). \
-    All but `qos0` are in the loss ledger.";
+    (on_full), `by_hand` (`tidegate buffer drop`), `qos0` (QoS 0 at a bound), `refused` (no \
+    route). All but `qos0` are in the loss ledger.";
 const LOST: &str = "Records lost against the promise, by reason: `damaged` (on disk), `kafka` \
     (Kafka had confirmed or held them). Each range is in the loss ledger.";
 
@@ -192,7 +192,8 @@ pub const GAUGE_NAMES: [Name<Gauge>; GAUGES] = [
     plain(
         Gauge::UplinkUp,
         "uplink_up",
-        "1 while Kafka answers; with nothing to send, while a connection to it is or can be opened.",
+        "1 while Kafka answers; with nothing to send, while a connection to it is open \
+         or can be opened.",
     ),
     plain(
         Gauge::SpoolFull,

@@ -216,19 +216,25 @@ fn the_runway_and_the_drain_are_foretold_and_a_silent_death_of_kafka_is_seen() {
         "--clients 5 --topics 20 --rate 1000 --size 300",
     );
     load.wait_acked(20_000, 60);
-    let runway = gateway.wait_figure("runway_seconds", 30, |s| s.is_finite() && s > 0.0);
+    gateway.wait_figure("runway_seconds", 30, |s| s.is_finite() && s > 0.0);
     let text = told(&gateway, "status");
-    let (room, at) = (gateway.metrics().of("room_bytes"), load.now().acked);
     eprintln!("{text}");
     assert!(text.contains("kafka       does not answer"));
     assert!(text.contains("without Kafka, at this rate ("), "{text}");
-    pause(Duration::from_secs(6));
+    let foretold = json(&gateway, "status --json")["runway"].clone();
+    let of = |name: &str| foretold[name].as_f64().unwrap();
+    let lasts = of("room_bytes") / of("inflow_disk_bytes_per_second");
+    assert!(
+        (lasts / of("runway_seconds") - 1.0).abs() < 0.01,
+        "{foretold}"
+    );
+    let each = of("inflow_disk_bytes_per_second") / of("inflow_records_per_second");
+    let (room, at) = (gateway.metrics().of("room_bytes"), load.now().acked);
+    pause(Duration::from_secs(8));
     let (less, later) = (gateway.metrics().of("room_bytes"), load.now().acked);
-    let (taken, records) = (room - less, whole(0.0) + later - at);
-    let foretold = room / runway / 1_000.0;
-    let found = taken / f64::from(u32::try_from(records).unwrap());
-    eprintln!("runway {runway:.0} s: {foretold:.0} bytes a record foretold, {found:.0} found");
-    assert!(taken > 0.0 && (0.4..2.5).contains(&(foretold / found)));
+    let found = (room - less) / f64::from(u32::try_from(later - at).unwrap());
+    eprintln!("{each:.0} bytes a record foretold, {found:.0} taken: lasts {lasts:.0} s");
+    assert!((0.6..1.6).contains(&(each / found)));
     assert_eq!(gateway.metrics().of("drain_seconds"), f64::INFINITY);
     kafka.cluster("restart", &["1"]);
     load.stop();

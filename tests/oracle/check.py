@@ -28,7 +28,8 @@ import payload
 
 # Reasons for which the gateway may fail to deliver what it has acknowledged; all are in its ledger.
 EXPLAINING = re.compile(
-    r'^tidegate_(?:(?:dropped|lost)_total\{reason="(?:expired|full|by_hand|refused|damaged|kafka)"\}'
+    r"^tidegate_(?:(?:dropped|lost)_total"
+    r'\{reason="(?:expired|full|by_hand|refused|damaged|kafka)"\}'
     r"|quarantined_total) (\d+)"
 )
 FIXED_HEADERS = ("mqtt.qos", "mqtt.retained", "mqtt.client.id")

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! one JSON object a line, as `buffer dump` prints records; other fields do not matter
-//! topic                 Kafka topic; lines of another topic are passed over, without one it is ours
+//! topic                 Kafka topic; lines of another are passed over, without one it is ours
 //! key, key_base64       the record's key; absent: it has none
 //! value, value_base64   the record's value
 //! values, values_base64 instead: any one of these, for a sender whose repeats differ

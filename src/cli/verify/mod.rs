@@ -1,7 +1,8 @@
 //! `tidegate verify`: reads a topic back from Kafka and tells what is missing, twice or out of
 //! order, by the provenance headers, with the gateway's loss ledger beside it.
 //!
-//! What the gateway says is read first, then Kafka: what leaves the buffer meanwhile is found there.
+//! What the gateway says is read first, then Kafka: what leaves the buffer meanwhile is found
+//! there.
 
 mod account;
 mod acked;
@@ -26,8 +27,8 @@ use judge::{Stream, Told, Verdict};
 Ends with 0 when all is well or explained, with 1 when something is not.
 
 Records are told apart by the headers tidegate.id, tidegate.run and tidegate.seq \
-(kafka.provenance). The right to READ the topic is needed. The loss ledger and the buffer are those \
-of the gateway of this configuration, running or not; on another machine they are not known, and \
+(kafka.provenance). The right to READ the topic is needed. The loss ledger and the buffer are \
+those of the gateway of this configuration, running or not; on another machine they are not known, and \
 every gap is an alarm.")]
 pub(super) struct Verify {
     #[command(flatten)]
