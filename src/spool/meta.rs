@@ -594,6 +594,7 @@ mod tests {
             producer_id: 7,
             epoch,
             cluster_id: "c".into(),
+            device: "d".into(),
         }
     }
 

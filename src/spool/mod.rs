@@ -9,6 +9,7 @@
 //! * `log/` is the store on disk: frames in segment files. `meta` is sled: cursors, ledger, runs.
 
 pub mod core;
+pub mod device;
 pub mod intake;
 pub mod log;
 pub mod meta;

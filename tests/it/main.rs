@@ -39,4 +39,6 @@ mod outage;
 
 mod policies;
 
+mod identity;
+
 mod quiet;

@@ -1,8 +1,12 @@
 //! A real Kafka, through `tests/kafka/cluster`.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
+
+use tidegate::kafka::client::{Client, ClientConfig, CreateOutcome};
 
 use super::{run, tests_dir};
 
@@ -47,6 +51,13 @@ impl Kafka {
         run(command.arg(verb).arg(&self.dir).args(arguments));
     }
 
+    /// One of Kafka's own tools by its class, while clients are cut off.
+    pub fn tool_behind(&self, class: &str, arguments: &[&str]) -> String {
+        let back_door = self.back_door();
+        let server = ["--bootstrap-server", &back_door];
+        self.tool(class, &[&server[..], arguments].concat())
+    }
+
     /// One of Kafka's own tools: `tool("topics", &["--list"])`.
     pub fn tool(&self, name: &str, arguments: &[&str]) -> String {
         let mut command = Command::new(tests_dir("kafka/tool"));
@@ -58,6 +69,77 @@ impl Kafka {
         let mut kcat = Command::new("kcat");
         kcat.args(["-L", "-m", "2", "-b", &self.bootstrap]);
         kcat.output().unwrap().status.success()
+    }
+
+    /// [`Kafka::cluster`] for several nodes at once: `each("restart", &[1, 2, 3])`.
+    pub fn each(&self, verb: &str, nodes: &[usize]) {
+        std::thread::scope(|scope| {
+            for node in nodes {
+                scope.spawn(move || self.cluster(verb, &[&node.to_string()]));
+            }
+        });
+    }
+
+    /// `host:port` at which broker 1 talks to brokers: open while clients are cut off.
+    pub fn back_door(&self) -> String {
+        let ports = std::fs::read_to_string(self.dir.join("1/ports")).unwrap();
+        format!("127.0.0.1:{}", ports.split_whitespace().nth(1).unwrap())
+    }
+
+    /// Bytes of batches in a topic's log, over all replicas.
+    pub fn log_bytes(&self, topic: &str) -> f64 {
+        let entries = |path: &Path| {
+            let entries = std::fs::read_dir(path).into_iter().flatten();
+            entries
+                .map(|entry| entry.unwrap().path())
+                .collect::<Vec<_>>()
+        };
+        let named = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.rsplit_once('-').is_some_and(|(name, _)| name == topic)
+        };
+        let nodes = entries(&self.dir).into_iter().map(|node| node.join("log"));
+        let partitions = nodes.flat_map(|log| entries(&log)).filter(named);
+        let files = partitions.flat_map(|partition| entries(&partition));
+        let logs = files.filter(|file| file.extension().is_some_and(|name| name == "log"));
+        let bytes: u64 = logs.map(|log| log.metadata().unwrap().len()).sum();
+        f64::from(u32::try_from(bytes).unwrap())
+    }
+
+    /// The leader of each partition, as a foreign client is told: "topic partition" → node.
+    pub fn leaders(&self) -> BTreeMap<String, i64> {
+        let mut kcat = Command::new("kcat");
+        let text = run(kcat.args(["-L", "-J", "-m", "10", "-b", &self.bootstrap]));
+        let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let topics = told["topics"].as_array().unwrap();
+        let partitions = topics.iter().flat_map(|topic| {
+            let name = topic["topic"].as_str().unwrap();
+            let all = topic["partitions"].as_array().unwrap();
+            all.iter().map(move |one| {
+                let leader = one["leader"].as_i64().unwrap();
+                (format!("{name} {}", one["partition"]), leader)
+            })
+        });
+        partitions.collect()
+    }
+
+    /// Makes topics, each with as many replicas as the cluster takes by default.
+    pub fn create_topics<'a>(&self, topics: impl IntoIterator<Item = &'a str>, partitions: i32) {
+        let client = Client::new(ClientConfig {
+            bootstrap_servers: self.bootstrap.split(',').map(str::to_owned).collect(),
+            client_id: "tests".into(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(20),
+            server_timeout: Duration::from_secs(3),
+            metadata_interval: Duration::from_millis(100),
+            response_bytes_max: 8 << 20,
+        });
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        for topic in topics {
+            let made = client.create_topic(topic, partitions, -1, &[]);
+            let made = runtime.block_on(made).unwrap();
+            assert_eq!(made, CreateOutcome::Created, "{topic}");
+        }
     }
 
     /// Makes a topic.
