@@ -41,4 +41,10 @@ mod policies;
 
 mod identity;
 
+mod flapping;
+
+mod noise;
+
+mod secrets;
+
 mod quiet;
