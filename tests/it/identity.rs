@@ -2,8 +2,8 @@
 //! leader that die together, a leader that lacks what was confirmed, a topic that grows, a first
 //! start without Kafka, another cluster.
 //!
-//! What is left to other tests: expired identities and topics made anew (`matrix`), the other
-//! engine (`at_least_once`), no right to read (`uplink`).
+//! What is left to other tests: expired identities and deleted topics (`uplink`, on one broker),
+//! the other engine (`at_least_once`).
 
 use std::path::Path;
 use std::process::Command;

@@ -51,13 +51,6 @@ impl Kafka {
         run(command.arg(verb).arg(&self.dir).args(arguments));
     }
 
-    /// One of Kafka's own tools by its class, while clients are cut off.
-    pub fn tool_behind(&self, class: &str, arguments: &[&str]) -> String {
-        let back_door = self.back_door();
-        let server = ["--bootstrap-server", &back_door];
-        self.tool(class, &[&server[..], arguments].concat())
-    }
-
     /// One of Kafka's own tools: `tool("topics", &["--list"])`.
     pub fn tool(&self, name: &str, arguments: &[&str]) -> String {
         let mut command = Command::new(tests_dir("kafka/tool"));
@@ -78,12 +71,6 @@ impl Kafka {
                 scope.spawn(move || self.cluster(verb, &[&node.to_string()]));
             }
         });
-    }
-
-    /// `host:port` at which broker 1 talks to brokers: open while clients are cut off.
-    pub fn back_door(&self) -> String {
-        let ports = std::fs::read_to_string(self.dir.join("1/ports")).unwrap();
-        format!("127.0.0.1:{}", ports.split_whitespace().nth(1).unwrap())
     }
 
     /// Bytes of batches in a topic's log, over all replicas.
