@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::batch::{Inbox, Progress, When};
+use super::bounds::Part;
 use super::buffer::ReadBuffer;
 use super::handshake::{self, Entered, Refused};
 use super::packet::{self, Bad, Properties, Publish, Version, Will, reason};
@@ -55,12 +56,17 @@ pub async fn serve<S>(mut stream: S, peer: SocketAddr, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    let mut part = Part::new(Arc::clone(&shared.unfinished));
     let entered = tokio::select! {
         () = shared.shutdown.cancelled() => return,
-        entered = handshake::enter(&mut stream, &shared) => entered,
+        entered = handshake::enter(&mut stream, &mut part, &shared) => entered,
     };
     match entered {
-        Ok(entered) => Connection::new(stream, shared, entered).run(peer).await,
+        Ok(entered) => {
+            Connection::new(stream, shared, (entered, part))
+                .run(peer)
+                .await
+        }
         Err(refused) => {
             tracing::debug!(%peer, %refused, "client not let in");
             if matches!(refused, Refused::Bad(_)) {
@@ -87,6 +93,7 @@ struct Connection<S> {
     shared: Arc<Shared>,
     inbox: Inbox,
     buffer: ReadBuffer,
+    part: Part,
     claim: Claim,
     client: Client,
     will: Option<Box<Will>>,
@@ -103,7 +110,7 @@ impl<S> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    fn new(stream: S, shared: Arc<Shared>, entered: Entered) -> Self {
+    fn new(stream: S, shared: Arc<Shared>, (entered, part): (Entered, Part)) -> Self {
         let Entered {
             connect,
             client_id,
@@ -122,6 +129,7 @@ where
             stream,
             shared,
             buffer,
+            part,
             claim,
             client,
             will: connect.will.map(Box::new),
@@ -167,6 +175,8 @@ where
         loop {
             let progress = self.step().await?;
             let held = progress != Progress::Read;
+            self.part
+                .set(if held { 0 } else { self.buffer.data().len() });
             if drain_until.is_some() && self.inbox.acks.is_empty() {
                 return Err(End::Shutdown);
             }
@@ -187,6 +197,7 @@ where
                 () = self.shared.bounds.freed(), if progress == Progress::HeldByAll => {
                     self.heard = Instant::now();
                 }
+                () = self.part.cut(), if reads => return Err(End::Bad(handshake::TOO_SLOW)),
                 read = self.buffer.read(&mut self.stream), if reads => match read {
                     Ok(0) => return Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
                     Ok(_) => {

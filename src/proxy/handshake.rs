@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
+use super::bounds::Part;
 use super::buffer::ReadBuffer;
 use super::packet::{self, Accepted, Bad, Connect, Version, reason};
 use super::session::Claim;
@@ -39,18 +40,28 @@ pub enum Refused {
     Io(#[from] io::Error),
 }
 
+/// Too much waits for the rest of packets, and this one began first.
+pub const TOO_SLOW: Bad = Bad {
+    reason: reason::QUOTA,
+    what: "packet unfinished for the longest, and too much is",
+};
+
 /// Waits for the CONNECT and answers it.
 ///
 /// # Errors
 /// Why the client was not let in; it has been told, where its protocol has words for it.
-pub async fn enter<S>(stream: &mut S, shared: &Arc<Shared>) -> Result<Entered, Refused>
+pub async fn enter<S>(
+    stream: &mut S,
+    part: &mut Part,
+    shared: &Arc<Shared>,
+) -> Result<Entered, Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let deadline = Instant::now() + shared.config.connect_timeout;
     let mut buffer = ReadBuffer::default();
     let handshake = async {
-        let (connect, length) = first_packet(stream, &mut buffer, shared).await?;
+        let (connect, length) = first_packet(stream, &mut buffer, (part, shared)).await?;
         buffer.consume(length);
         let client_id = client_id(&connect, stream).await?;
         let expiry = shared.sessions.granted(connect.session_expiry);
@@ -96,7 +107,7 @@ where
 async fn first_packet<S>(
     stream: &mut S,
     buffer: &mut ReadBuffer,
-    shared: &Shared,
+    (part, shared): (&mut Part, &Shared),
 ) -> Result<(Connect, usize), Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -126,9 +137,15 @@ where
                 };
                 return Err(refuse(stream, connect.version, bad).await);
             }
+            part.set(0);
             return Ok((connect, length));
         }
-        if buffer.read(stream).await? == 0 {
+        part.set(buffer.data().len());
+        let read = tokio::select! {
+            () = part.cut() => return Err(TOO_SLOW.into()),
+            read = buffer.read(stream) => read?,
+        };
+        if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
     }

@@ -59,6 +59,7 @@ struct Shared {
     headers: routes::HeaderTable,
     sessions: Arc<session::Sessions>,
     bounds: Arc<bounds::Bounds>,
+    unfinished: Arc<bounds::Unfinished>,
     shutdown: CancellationToken,
     open: AtomicU64,
 }
@@ -93,6 +94,7 @@ impl Shared {
                 shutdown.clone(),
             )),
             bounds: Arc::new(bounds::Bounds::new(config.max_total_inflight_bytes)),
+            unfinished: Arc::new(bounds::Unfinished::new(config.max_total_inflight_bytes)),
             config: config.clone(),
             intake,
             metrics,

@@ -598,6 +598,7 @@ mod tests {
             producer_id: 7,
             epoch,
             cluster_id: "c".into(),
+            device: "d".into(),
         }
     }
 

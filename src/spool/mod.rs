@@ -10,6 +10,7 @@
 
 pub mod core;
 pub mod inspect;
+pub mod device;
 pub mod intake;
 pub mod log;
 pub mod meta;

@@ -31,6 +31,9 @@ pub struct Identity {
     pub epoch: i16,
     /// The cluster that gave the id.
     pub cluster_id: String,
+    /// The device that took it ([`super::device`]); empty: not known.
+    #[serde(default)]
+    pub device: String,
 }
 
 impl Identity {
@@ -174,6 +177,11 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// The runs that still matter (the current one is among them) and the newest run of each
     /// producer id, in order; `None`: nothing was ever sent under it.
     fn identities(&self) -> Vec<(Run, Option<Identity>)>;
+
+    /// The device that this spool is on, as its identities name it.
+    fn device(&self) -> String {
+        String::new()
+    }
 
     /// The run that numbers new records.
     fn current_run(&self) -> Run;

@@ -36,10 +36,11 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Writes a line, or counts what the next line will sum up.
+    /// Writes a line, or counts what the next line will sum up; `debug` has them all.
     pub(super) fn failed(&mut self, what: &'static str, cause: &Cause) {
         if self.last.is_some_and(|last| last.elapsed() < REPORT_EVERY) {
             self.unsaid += 1;
+            tracing::debug!(%cause, "{what}");
             return;
         }
         tracing::warn!(%cause, unsaid = self.unsaid, "{what}");

@@ -50,4 +50,12 @@ mod buffer;
 
 mod verify;
 
+mod identity;
+
+mod flapping;
+
+mod noise;
+
+mod secrets;
+
 mod quiet;

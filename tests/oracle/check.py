@@ -9,8 +9,10 @@ out of order  first occurrences of a client's messages of one MQTT topic that co
 twice         records beyond the number of transmissions (each has its attempt in the payload), at
               QoS 2 beyond one
 
-What the gateway's own loss ledger explains is subtracted from `missing` and printed. Exits with 0
-when all five are 0.
+What the gateway's own loss ledger explains is subtracted from `missing` and printed. Of the MQTT
+topics that --recreated matches, the Kafka topic was deleted on the way: what comes before the first
+record that a client has there now went with it, and is printed as `gone`, not as missing. Exits
+with 0 when all five are 0.
 """
 
 import argparse
@@ -39,7 +41,7 @@ FIXED_HEADERS = ("mqtt.qos", "mqtt.retained", "mqtt.client.id")
 class Verdict:
     """What was counted. `repeats` are records of messages that were in Kafka already, the sender's
     own repeats among them; `ledger` is what the gateway says it dropped, `explained` how
-    much of that was found missing; `missing` is without it."""
+    much of that was found missing; `gone` went with a deleted topic; `missing` is without both."""
 
     missing: int = 0
     unknown: int = 0
@@ -47,6 +49,7 @@ class Verdict:
     out_of_order: int = 0
     twice: int = 0
     explained: int = 0
+    gone: int = 0
     sent: int = 0
     acknowledged: int = 0
     transmissions: int = 0
@@ -74,14 +77,20 @@ class Judge:
     """Takes records partition by partition in order, and counts."""
 
     def __init__(
-        self, clients: dict[str, ledger.Client], headers: bool, partitions: dict[str, int]
+        self,
+        clients: dict[str, ledger.Client],
+        headers: bool,
+        partitions: dict[str, int],
+        recreated: str | None,
     ):
         self.clients = clients
         self.headers = headers
+        self.recreated = recreated and re.compile(recreated)
         self.partitions = partitions  # Kafka topic → its number of partitions; empty: not judged
         self.verdict = Verdict()
         self.seen: dict[tuple[str, int], set[int]] = {}
         self.newest: dict[tuple[str, str], int] = {}
+        self.first: dict[tuple[str, str], int] = {}
         self.hashes: dict[bytes, int] = {}
         self.examples: list[str] = []
 
@@ -114,6 +123,7 @@ class Judge:
             self._example("out of order", record)
         else:
             self.newest[client.id, topic] = counter
+            self.first.setdefault((client.id, topic), counter)
         attempts.add(attempt)
 
     @staticmethod
@@ -143,6 +153,11 @@ class Judge:
             place = f"{record.topic()}-{record.partition()}@{record.offset()}"
             self.examples.append(f"{what}: {place} {(record.value() or b'')[:60]!r}")
 
+    def _went_with_its_topic(self, client: ledger.Client, topic: str, counter: int) -> bool:
+        if not self.recreated or not self.recreated.fullmatch(topic):
+            return False
+        return counter < self.first.get((client.id, topic), 0)
+
     def finish(self, explained: int) -> Verdict:
         verdict = self.verdict
         for client in self.clients.values():
@@ -151,9 +166,12 @@ class Judge:
             verdict.transmissions += sum(client.sent)
             for counter, acked in enumerate(client.acked):
                 if acked and (client.id, counter) not in self.seen:
+                    topic = client.topic(counter)
+                    if self._went_with_its_topic(client, topic, counter):
+                        verdict.gone += 1
+                        continue
                     verdict.missing += 1
                     if len(self.examples) < 20:
-                        topic = client.topic(counter)
                         self.examples.append(f"missing: {client.id} {counter} {topic}")
         verdict.explained = min(explained, verdict.missing)
         verdict.ledger = explained
@@ -225,7 +243,11 @@ def run(options: argparse.Namespace) -> int:
         ledger.read(options.ledger),
         options.headers,
         partitions if options.partitions_like_java else {},
+        options.recreated,
     )
+    if options.by_time:
+        # Python's sort keeps the order within a partition.
+        source = sorted(source, key=lambda record: record.timestamp()[1])
     for record in source:
         judge.take(record)
     verdict = judge.finish(explained_by(options.metrics, options.explained))
@@ -242,7 +264,8 @@ def print_verdict(verdict: Verdict, examples: list[str], as_json: bool) -> None:
         f"sent {verdict.sent} · acknowledged {verdict.acknowledged} · "
         f"transmissions {verdict.transmissions} · records in Kafka {verdict.records} · "
         f"of the senders' own repeats {verdict.repeats - verdict.twice} · "
-        f"explained by the gateway's loss ledger {verdict.explained} of its {verdict.ledger}"
+        f"explained by the gateway's loss ledger {verdict.explained} of its {verdict.ledger} · "
+        f"gone with a deleted topic {verdict.gone}"
     )
     print(
         f"missing {verdict.missing} · unknown {verdict.unknown} · altered {verdict.altered} · "
@@ -264,6 +287,12 @@ def arguments(commands) -> None:
     add("--ledger", required=True, action="append", metavar="FILE")
     add("--topic", action="append", help="Kafka topic to read; without any: all")
     add("--pattern", help="regular expression of Kafka topics to read")
+    add("--recreated", help="regular expression of MQTT topics whose Kafka topic was deleted")
+    add(
+        "--by-time",
+        action="store_true",
+        help="order holds between partitions too: the topics grew, and have LogAppendTime",
+    )
     add("--headers", action="store_true")
     add("--partitions-like-java", action="store_true")
     add("--metrics", action="append", default=[], metavar="URL", help="of the gateway: its drops")

@@ -101,9 +101,10 @@ pub(super) const PROXY: Table = Table {
                 max: 16 * GIB,
             },
             default: Default::Is("\"16MiB\""),
-            doc: "Unacknowledged bytes of all clients; beyond it no connection is read. Too \
-                  little: Kafka's answer time limits the rate (16 MiB at 100 ms are 160 MiB/s). \
-                  Too much: memory.",
+            doc: "Unacknowledged bytes of all clients; beyond it no connection is read. As many \
+                  more may wait in packets whose rest has not come; beyond that the connection \
+                  whose packet began first is closed. Too little: Kafka's answer time limits the \
+                  rate (16 MiB at 100 ms are 160 MiB/s). Too much: memory.",
         },
         Key {
             name: "topic_alias_max",

@@ -85,6 +85,8 @@ pub(super) struct Shared {
     log: Mutex<Log>,
     reader: LogReader,
     meta: Mutex<Meta>,
+    /// See [`super::device`].
+    device: String,
     config: checked::Spool,
     metrics: Arc<Metrics>,
     samples: runway::Samples,

@@ -214,6 +214,10 @@ impl Outlet for Spool {
         known.into_iter().collect()
     }
 
+    fn device(&self) -> String {
+        self.shared.device.clone()
+    }
+
     fn current_run(&self) -> Run {
         self.shared.state.lock().run
     }

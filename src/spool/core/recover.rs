@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::super::intake::TopicOptions;
 use super::super::log::{self, Log, LogConfig, Recovered, Store};
 use super::super::meta::{Meta, MetaBatch, Reason, Stored};
-use super::super::{Run, StreamId, TopicId, TopicPartition};
+use super::super::{Run, StreamId, TopicId, TopicPartition, device};
 use super::intake::RECORD_BYTES_MAX;
 use super::lanes::Replay;
 use super::state::{Segment, State};
@@ -72,6 +72,7 @@ pub(super) fn prepare(
         log: Mutex::new(log),
         reader,
         meta: Mutex::new(meta),
+        device: device::name(meta_folder.parent().unwrap_or(meta_folder)),
         config: config.clone(),
         metrics,
         samples: super::runway::Samples::default(),

@@ -171,6 +171,7 @@ impl World {
             producer_id: 1,
             epoch: self.epoch,
             cluster_id: "c".into(),
+            device: String::new(),
         };
         self.spool
             .identify(self.spool.current_run(), identity)

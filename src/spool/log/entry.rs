@@ -11,7 +11,7 @@
 //! | 3 cursor | `stream`, `run`, `next`, `offset + 1` or 0 |
 //! | 4 drop | `stream`, `run`, `from`, `to - from`, `reason` u8 |
 //! | 5 base | `stream`, `run`, `from`, `sent_as` |
-//! | 6 identity | `run`, `producer_id` signed, `epoch` signed, `cluster_id` |
+//! | 6 identity | `run`, `producer_id` signed, `epoch` signed, `cluster_id`, `device` |
 //! | 7 run start | `run`, `at_ms` signed |
 //! | 8 partitions | `count`, `topic` |
 //! | 9 note | bytes |
@@ -197,6 +197,7 @@ impl Entry {
                 varint::write_signed(out, identity.producer_id);
                 varint::write_signed(out, i64::from(identity.epoch));
                 put_text(out, &identity.cluster_id);
+                put_text(out, &identity.device);
             }
             Entry::RunStart { run, at_ms } => {
                 varint::write(out, u64::from(run.0));
@@ -252,6 +253,8 @@ impl Entry {
                     producer_id: varint::read_signed(r)?,
                     epoch: i16::try_from(varint::read_signed(r)?).ok()?,
                     cluster_id: get_text(r)?.to_owned(),
+                    // Older versions wrote none.
+                    device: get_text(r).unwrap_or_default().to_owned(),
                 },
             },
             7 => Entry::RunStart {

@@ -4,8 +4,8 @@
 //! - One producer id a spool and cluster; each run takes the epoch behind the greatest ever used.
 //! - On every stream epochs grow in the order of its records, so a rebase takes a new epoch too;
 //!   streams that must rebase share one as long as none needs it twice.
-//! - An identity is synced before its first use. Epochs that run out, another cluster, or a fenced
-//!   id: a new id.
+//! - An identity is synced before its first use. Epochs that run out, another cluster, another
+//!   device (the spool was copied), or a fenced id: a new id.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,6 +14,7 @@ use crate::spool::{Identity, Run, StreamId};
 /// The identities of all runs, and the next one to give.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
+    device: String,
     cluster_id: String,
     by_run: HashMap<Run, Identity>,
     /// The newest identity in this cluster; the next has its producer id and a greater epoch.
@@ -34,6 +35,14 @@ pub(super) enum Next {
 }
 
 impl Identities {
+    /// Those of a spool on this device; it knows of none yet.
+    pub(super) fn new(device: String) -> Self {
+        Self {
+            device,
+            ..Self::default()
+        }
+    }
+
     /// What the spool knows, in a cluster. Returns the runs that need an identity before anything
     /// is sent, in order: those that never sent anything. `current` among them if its identity is
     /// another cluster's.
@@ -54,12 +63,25 @@ impl Identities {
                 Some(identity) => {
                     self.by_run.insert(*run, identity.clone());
                     if identity.cluster_id == cluster_id && identity.has_producer() {
-                        self.raise(identity);
+                        match identity.device == self.device {
+                            true => self.raise(identity),
+                            // Who has the original goes on under this id.
+                            false => self.newest = None,
+                        }
                     }
                 }
                 None if *run <= current => needing.push(*run),
                 None => {}
             }
+        }
+        let last = known
+            .iter()
+            .rev()
+            .find_map(|(_, identity)| identity.as_ref());
+        if last.is_some_and(|last| last.device != self.device && !last.device.is_empty()) {
+            tracing::warn!(
+                "the data folder was copied, or moved to another device: taking a new producer id"
+            );
         }
         if !needing.contains(&current) && self.of(current).is_none() {
             needing.push(current);
@@ -125,6 +147,7 @@ impl Identities {
             producer_id,
             epoch: epoch.saturating_sub(1),
             cluster_id: self.cluster_id.clone(),
+            device: self.device.clone(),
         });
         self.shared = None;
     }
@@ -176,6 +199,7 @@ mod tests {
             producer_id,
             epoch,
             cluster_id: cluster.to_owned(),
+            device: String::new(),
         }
     }
 
@@ -212,6 +236,35 @@ mod tests {
         let mut all = Identities::default();
         all.learn("a", &[(Run(1), Some(identity(7, i16::MAX, "a")))], Run(2));
         assert_eq!(all.next(), Next::NeedsId);
+    }
+
+    #[test]
+    fn a_copied_spool_needs_a_new_id_and_keeps_it() {
+        let original = identity(7, 4, "a");
+        let mut copy = Identities::new("other".to_owned());
+        let known = [(Run(1), Some(original.clone())), (Run(2), None)];
+        assert_eq!(copy.learn("a", &known, Run(2)), [Run(2)]);
+        assert_eq!(copy.next(), Next::NeedsId);
+        copy.new_id(8, 0);
+        let Next::Use(taken) = copy.next() else {
+            panic!("no identity")
+        };
+        assert_eq!((taken.producer_id, taken.epoch), (8, 0));
+        // What the original left is asked about under its own id.
+        assert_eq!(copy.of(Run(1)), Some(&original));
+        assert_eq!(copy.greatest_epoch(7), Some(4));
+
+        let mut later = Identities::new("other".to_owned());
+        let known = [
+            (Run(1), Some(original)),
+            (Run(2), Some(taken)),
+            (Run(3), None),
+        ];
+        later.learn("a", &known, Run(3));
+        let Next::Use(next) = later.next() else {
+            panic!("no identity")
+        };
+        assert_eq!((next.producer_id, next.epoch), (8, 1));
     }
 
     #[test]

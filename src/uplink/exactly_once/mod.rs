@@ -66,12 +66,13 @@ impl ExactlyOnce {
         outlet: Arc<dyn Outlet>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let identities = Identities::new(outlet.device());
         Self {
             client,
             settings,
             outlet,
             metrics,
-            identities: Mutex::new(Identities::default()),
+            identities: Mutex::new(identities),
             asking: tokio::sync::Mutex::new(()),
             encoders: Mutex::new(Vec::new()),
         }

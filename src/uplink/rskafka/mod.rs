@@ -113,11 +113,12 @@ impl Failure {
 }
 
 /// What a run has that sends without a producer id.
-fn no_producer(cluster_id: String) -> Identity {
+fn no_producer(cluster_id: String, device: String) -> Identity {
     Identity {
         producer_id: Identity::NO_PRODUCER_ID,
         epoch: -1,
         cluster_id,
+        device,
     }
 }
 
@@ -133,7 +134,8 @@ impl Engine for AtLeastOnce {
             if identity.is_some() || run > current {
                 continue;
             }
-            let (outlet, identity) = (Arc::clone(&self.outlet), no_producer(cluster_id.clone()));
+            let outlet = Arc::clone(&self.outlet);
+            let identity = no_producer(cluster_id.clone(), outlet.device());
             let stored = tokio::task::spawn_blocking(move || outlet.identify(run, identity));
             flatten(stored.await)?;
             self.fresh.lock().insert(run);
@@ -228,8 +230,9 @@ impl Engine for AtLeastOnce {
         _: Option<Run>,
     ) -> Result<(), SendError> {
         let cluster_id = self.client.known_cluster_id();
-        let identity = no_producer(cluster_id.map(|id| id.to_string()).unwrap_or_default());
+        let cluster_id = cluster_id.map(|id| id.to_string()).unwrap_or_default();
         let outlet = Arc::clone(&self.outlet);
+        let identity = no_producer(cluster_id, outlet.device());
         let stored =
             tokio::task::spawn_blocking(move || outlet.rebase(stream, run, from, identity));
         flatten(stored.await).map(|_| ())

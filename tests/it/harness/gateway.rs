@@ -92,6 +92,12 @@ impl Gateway {
         });
     }
 
+    /// Whether the process that was started has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let child = self.child.as_mut().unwrap();
+        child.try_wait().unwrap().is_some()
+    }
+
     /// The process's id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()

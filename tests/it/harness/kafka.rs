@@ -1,8 +1,12 @@
 //! A real Kafka, through `tests/kafka/cluster`.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
+
+use tidegate::kafka::client::{Client, ClientConfig, CreateOutcome};
 
 use super::{run, tests_dir};
 
@@ -85,6 +89,71 @@ impl Kafka {
         let mut kcat = Command::new("kcat");
         kcat.args(["-L", "-m", "2", "-b", &self.bootstrap]);
         kcat.output().unwrap().status.success()
+    }
+
+    /// [`Kafka::cluster`] for several nodes at once: `each("restart", &[1, 2, 3])`.
+    pub fn each(&self, verb: &str, nodes: &[usize]) {
+        std::thread::scope(|scope| {
+            for node in nodes {
+                scope.spawn(move || self.cluster(verb, &[&node.to_string()]));
+            }
+        });
+    }
+
+    /// Bytes of batches in a topic's log, over all replicas.
+    pub fn log_bytes(&self, topic: &str) -> f64 {
+        let entries = |path: &Path| {
+            let entries = std::fs::read_dir(path).into_iter().flatten();
+            entries
+                .map(|entry| entry.unwrap().path())
+                .collect::<Vec<_>>()
+        };
+        let named = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.rsplit_once('-').is_some_and(|(name, _)| name == topic)
+        };
+        let nodes = entries(&self.dir).into_iter().map(|node| node.join("log"));
+        let partitions = nodes.flat_map(|log| entries(&log)).filter(named);
+        let files = partitions.flat_map(|partition| entries(&partition));
+        let logs = files.filter(|file| file.extension().is_some_and(|name| name == "log"));
+        let bytes: u64 = logs.map(|log| log.metadata().unwrap().len()).sum();
+        f64::from(u32::try_from(bytes).unwrap())
+    }
+
+    /// The leader of each partition, as a foreign client is told: "topic partition" → node.
+    pub fn leaders(&self) -> BTreeMap<String, i64> {
+        let mut kcat = Command::new("kcat");
+        let text = run(kcat.args(["-L", "-J", "-m", "10", "-b", &self.bootstrap]));
+        let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let topics = told["topics"].as_array().unwrap();
+        let partitions = topics.iter().flat_map(|topic| {
+            let name = topic["topic"].as_str().unwrap();
+            let all = topic["partitions"].as_array().unwrap();
+            all.iter().map(move |one| {
+                let leader = one["leader"].as_i64().unwrap();
+                (format!("{name} {}", one["partition"]), leader)
+            })
+        });
+        partitions.collect()
+    }
+
+    /// Makes topics, each with as many replicas as the cluster takes by default.
+    pub fn create_topics<'a>(&self, topics: impl IntoIterator<Item = &'a str>, partitions: i32) {
+        let client = Client::new(ClientConfig {
+            bootstrap_servers: self.bootstrap.split(',').map(str::to_owned).collect(),
+            client_id: "tests".into(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(20),
+            server_timeout: Duration::from_secs(3),
+            metadata_interval: Duration::from_millis(100),
+            response_bytes_max: 8 << 20,
+        });
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        for topic in topics {
+            let made = client.create_topic(topic, partitions, -1, &[]);
+            let made = runtime.block_on(made).unwrap();
+            assert_eq!(made, CreateOutcome::Created, "{topic}");
+        }
     }
 
     /// Makes a topic.

@@ -151,6 +151,8 @@ pub struct Verdict {
     pub explained: u64,
     /// All that the gateway's loss ledger has.
     pub ledger: u64,
+    /// Went with a deleted topic (`--recreated`).
+    pub gone: u64,
     pub sent: u64,
     pub acknowledged: u64,
     pub records: u64,
@@ -173,20 +175,30 @@ impl Verdict {
         ];
         assert_eq!(five, [0; 5], "{what}: {:#?}", self.examples);
     }
+
+    /// The same for what may be in Kafka twice: at most as often as the gateway has counted.
+    pub fn expect_counted(&self, what: &str, maybe_twice: f64) {
+        eprintln!("{what}: {self}; maybe twice by the gateway's count {maybe_twice}");
+        let four = [self.missing, self.unknown, self.altered, self.out_of_order];
+        assert_eq!(four, [0; 4], "{what}: {:#?}", self.examples);
+        let twice = f64::from(u32::try_from(self.twice).unwrap());
+        assert!(twice <= maybe_twice, "{what}: twice, and not counted");
+    }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "sent {}, acknowledged {}, records {}, senders' repeats {}, explained {} of {}: \
-             missing {}, unknown {}, altered {}, out of order {}, twice {}",
+            "sent {}, acknowledged {}, records {}, senders' repeats {}, explained {} of {}, \
+             gone {}: missing {}, unknown {}, altered {}, out of order {}, twice {}",
             self.sent,
             self.acknowledged,
             self.records,
             self.repeats - self.twice,
             self.explained,
             self.ledger,
+            self.gone,
             self.missing,
             self.unknown,
             self.altered,

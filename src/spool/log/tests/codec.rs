@@ -48,13 +48,14 @@ fn entries() -> impl Strategy<Value = Entry> {
             from,
             sent_as
         }),
-        (run(), any::<i64>(), any::<i16>(), text()).prop_map(
-            |(run, producer_id, epoch, cluster_id)| Entry::Identity {
+        (run(), any::<i64>(), any::<i16>(), text(), text()).prop_map(
+            |(run, producer_id, epoch, cluster_id, device)| Entry::Identity {
                 run,
                 identity: crate::spool::Identity {
                     producer_id,
                     epoch,
-                    cluster_id
+                    cluster_id,
+                    device
                 },
             }
         ),
