@@ -357,20 +357,32 @@ impl State {
         }
     }
 
-    /// Frees memory of records that are on disk, up to what is taken; the loader brings them back.
+    /// Frees memory of records that are on disk, but for what is taken; the loader brings them back.
     pub fn evict_hot(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(id.0 as usize) else {
             return;
         };
-        if stream.taken.is_some_and(|taken| !taken.cold) {
+        let durable = stream.first_volatile();
+        if durable == 0 || stream.held {
             return;
         }
-        let durable = stream.first_volatile();
-        if durable == 0 {
+        // What is with the uplink stays, as if it had been read back; all of it must be on disk.
+        let taken = stream.taken.filter(|taken| !taken.cold);
+        if taken.is_some_and(|taken| taken.last >= stream.durable) {
             return;
         }
         for entry in stream.hot.drain(..durable) {
-            self.hot_bytes = self.hot_bytes.saturating_sub(entry.record.size());
+            let size = entry.record.size();
+            self.hot_bytes = self.hot_bytes.saturating_sub(size);
+            if taken.is_some_and(|taken| entry.number <= taken.last) {
+                stream.load_next = stream.load_next.max((entry.run, entry.number + 1));
+                stream.cold.push_back(entry);
+                stream.cold_bytes += size;
+                self.cold_bytes += size;
+            }
+        }
+        if let Some(taken) = &mut stream.taken {
+            taken.cold = true;
         }
         if stream.hot.capacity() > 64 && stream.hot.len() < stream.hot.capacity() / 4 {
             stream.hot.shrink_to_fit();

@@ -535,6 +535,37 @@ fn with_kafka_away_records_are_safe_on_disk_and_leave_memory() {
 }
 
 #[test]
+fn a_batch_of_unknown_fate_keeps_itself_in_memory_and_nothing_else() {
+    let mut world = World::new(11, config());
+    world.publish(0, 1, 10);
+    world.facts(1);
+    world.write();
+    for _ in 0..5 {
+        world.publish(0, 1, 100);
+    }
+    world.take();
+    assert_eq!(world.out.len(), 1);
+    world.spool.uplink(false);
+    for n in 0..2_000 {
+        world.publish(0, 1, 100);
+        if n % 100 == 0 {
+            world.write();
+        }
+    }
+    world.write();
+    assert_eq!(world.acks.0.lock().len(), 2_006);
+    {
+        let state = world.spool.shared.state.lock();
+        assert!(state.hot_bytes < 1_000 && state.cold_bytes < 1_000);
+    }
+    // It turns out to have been appended.
+    world.drain();
+    world.check(11);
+    let log = &world.broker.0[&("t0".to_owned(), 0)].log;
+    assert_eq!(log.len(), 2_006);
+}
+
+#[test]
 fn the_next_segments_file_is_made_while_no_commit_waits() {
     let mut world = World::new(8, config());
     world.publish(0, 1, 10);

@@ -140,6 +140,7 @@ impl Kafka {
     /// Makes topics, each with as many replicas as the cluster takes by default.
     pub fn create_topics<'a>(&self, topics: impl IntoIterator<Item = &'a str>, partitions: i32) {
         let client = Client::new(ClientConfig {
+            security: Default::default(),
             bootstrap_servers: self.bootstrap.split(',').map(str::to_owned).collect(),
             client_id: "tests".into(),
             connect_timeout: Duration::from_secs(5),
