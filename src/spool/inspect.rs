@@ -100,7 +100,8 @@ pub struct DamagedRange {
     pub first: u64,
     /// Number behind the last.
     pub end: u64,
-    /// The parts (first number, number behind the last) that are not in Kafka and not in the ledger.
+    /// The parts (first number, number behind the last) that are neither in Kafka nor in the
+    /// ledger.
     pub lost: Vec<(u64, u64)>,
 }
 

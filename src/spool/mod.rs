@@ -9,8 +9,8 @@
 //! * `log/` is the store on disk: frames in segment files. `meta` is sled: cursors, ledger, runs.
 
 pub mod core;
-pub mod inspect;
 pub mod device;
+pub mod inspect;
 pub mod intake;
 pub mod log;
 pub mod meta;

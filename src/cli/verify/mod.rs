@@ -28,8 +28,8 @@ Ends with 0 when all is well or explained, with 1 when something is not.
 
 Records are told apart by the headers tidegate.id, tidegate.run and tidegate.seq \
 (kafka.provenance). The right to READ the topic is needed. The loss ledger and the buffer are \
-those of the gateway of this configuration, running or not; on another machine they are not known, and \
-every gap is an alarm.")]
+those of the gateway of this configuration, running or not; on another machine they are not known, \
+and every gap is an alarm.")]
 pub(super) struct Verify {
     #[command(flatten)]
     file: ConfigFile,

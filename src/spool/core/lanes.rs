@@ -94,8 +94,8 @@ impl State {
         lane.unwrap_or(&mut self.ready_live)
     }
 
-    /// The next stream that can be taken: without a backlog first, then, if they may go, backlogs by
-    /// priority.
+    /// The next stream that can be taken: without a backlog first, then, if they may go, backlogs
+    /// by priority.
     pub fn next_ready(&mut self, replay: bool) -> Option<StreamId> {
         while let Some(id) = self.ready_live.pop_front() {
             if self.leaves_queue(id, None) {

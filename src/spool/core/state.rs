@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::super::intake::{Refusal, Settle, Ticket, TopicOptions};
 use super::super::log::{self, FramePos, SegmentId};
 use super::super::{PROVISIONAL, Run, StreamId, TopicId, TopicPartition};
-use super::lanes::Replay;
 use super::by_hand::Job;
+use super::lanes::Replay;
 use super::stream::{Entry, Folded, Span, Stream};
 
 /// Lanes for records: one a priority.
@@ -357,7 +357,8 @@ impl State {
         }
     }
 
-    /// Frees memory of records that are on disk, but for what is taken; the loader brings them back.
+    /// Frees memory of records that are on disk, but for what is taken; the loader brings them
+    /// back.
     pub fn evict_hot(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(id.0 as usize) else {
             return;

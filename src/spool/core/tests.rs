@@ -8,18 +8,19 @@ mod lanes;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::super::intake::{Incoming, Intake, Settle, Ticket, TopicOptions};
 use super::super::log::QUARANTINE;
 use super::super::log::sim::{Fail, Rng, SimStore};
+use super::super::meta::MetaError;
 use super::super::outlet::{Identity, Outlet, TakeLimits, Taken, TopicFacts};
 use super::super::{Run, StreamId, TopicPartition};
 use super::stream::{Entry, Stream};
 use super::writer::Clock;
-use super::{Spool, recover};
+use super::{OpenError, Spool, recover};
 use crate::config::checked::{self, OnFull, SpoolMode};
 use crate::metrics::{Counter, Metrics};
 use crate::record::RecordWriter;
@@ -418,10 +419,18 @@ fn open(
     folder: &Path,
     metrics: &Arc<Metrics>,
 ) -> Spool {
-    let shared =
-        recover::open(config, store.clone(), &folder.join("meta"), metrics.clone()).unwrap();
-    Spool {
-        shared: Arc::new(shared),
+    // A thread of the sled that was dropped may hold its lock for a moment.
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        match recover::open(config, store.clone(), &folder.join("meta"), metrics.clone()) {
+            Err(OpenError::Meta(MetaError::Locked { .. })) if Instant::now() < end => {
+                std::thread::yield_now();
+            }
+            opened => {
+                let shared = Arc::new(opened.unwrap());
+                return Spool { shared };
+            }
+        }
     }
 }
 
