@@ -59,6 +59,8 @@ pub enum Counter {
     ProtocolErrors,
     /// Produce requests sent.
     ProduceRequests,
+    /// Those of them on the slow road.
+    ProduceRequestsApart,
     /// Batches sent.
     Batches,
     /// Batches sent again with the same bytes.

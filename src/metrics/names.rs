@@ -124,6 +124,12 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
         "Produce requests sent to Kafka.",
     ),
     plain(
+        Counter::ProduceRequestsApart,
+        "produce_requests_apart_total",
+        "Those of them that went on a broker's second connection, for partitions that are slow or \
+         short of replicas.",
+    ),
+    plain(
         Counter::Batches,
         "produce_batches_total",
         "Batches sent to Kafka.",

@@ -23,7 +23,7 @@ use super::{Batch, Door, Engine, Reply, Stand};
 use crate::backoff::{Backoff, Random};
 use crate::config::checked::Kafka;
 use crate::kafka::client::Road;
-use crate::metrics::{Gauge, Metrics};
+use crate::metrics::{Counter, Gauge, Metrics};
 use crate::spool::outlet::TakeLimits;
 use crate::spool::{Leftover, Outlet, StreamId, Taken, TopicPartition};
 
@@ -308,6 +308,9 @@ impl<E: Engine> Pump<E> {
 
     fn send(&mut self, door: Door, road: Road, batches: Vec<Batch>) {
         self.doors.goes(door, road);
+        if road == Road::Slow {
+            self.metrics.add(Counter::ProduceRequestsApart, 1);
+        }
         let engine = Arc::clone(&self.engine);
         self.tasks.spawn(async move {
             let reply = engine.send(door, road, batches).await;

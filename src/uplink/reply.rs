@@ -63,11 +63,17 @@ impl<E: Engine> Pump<E> {
                 .answered(door, road, (reply.took, reply.throttle));
         }
         let streams = reply.answers.len();
+        // Where the codes name the culprits, nobody else is suspected.
+        let named = reply.answers.iter().any(|(_, result)| {
+            let cause = result.as_ref().err().map(SendError::cause);
+            cause.is_some_and(|cause| cause.code.is_some_and(is_sick))
+        });
+        let suspect = slow && !named;
         for (batch, result) in reply.answers {
             let stream = batch.taken.stream;
-            if slow && (streams > 1 || road == Road::Slow) {
+            if suspect {
                 self.troubles.entry(stream).sick = (streams / 2).max(1);
-            } else if road == Road::Slow && !slow && result.is_ok() {
+            } else if road == Road::Slow && !suspect && result.is_ok() {
                 self.troubles.entry(stream).sick = 0;
             }
             match result {
@@ -260,7 +266,7 @@ impl<E: Engine> Pump<E> {
             }
             Ok(Stand::Fenced) => self.fenced(batch),
             Ok(Stand::Blind) => match why {
-                Why::OutOfOrder => self.go_blind(batch),
+                Why::OutOfOrder => self.lost_place(batch),
                 Why::Fenced => self.fenced(batch),
                 _ => {
                     self.later(Phase::Send, batch, Duration::ZERO);
@@ -269,13 +275,19 @@ impl<E: Engine> Pump<E> {
         }
     }
 
-    /// One record a batch, for we may not ask: none of this try was appended, but earlier ones may
-    /// be.
-    fn go_blind(&mut self, batch: Batch) {
-        let stream = batch.taken.stream;
-        let run = batch.taken.run;
-        self.troubles.entry(stream).blind = Some((run, 0));
-        self.hold(stream, Duration::ZERO);
+    /// The broker expects other records here than those behind what it has confirmed, and we may
+    /// not ask which.
+    fn lost_place(&mut self, batch: Batch) {
+        let taken = &batch.taken;
+        tracing::error!(
+            topic = %taken.to.topic,
+            partition = taken.to.partition,
+            "Kafka has not the sequence that it had confirmed (45): records may be lost there; \
+             with the right READ on the topic it would be known which"
+        );
+        let records = u64::try_from(taken.records.len()).unwrap_or(u64::MAX);
+        let twice = batch.doubtful.then_some(Doubt::MaybeTwice(records));
+        self.rebase(batch, None, twice);
     }
 
     fn fenced(&mut self, batch: Batch) {

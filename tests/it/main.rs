@@ -22,6 +22,10 @@ mod sequences;
 
 mod uplink;
 
+mod slow;
+
+mod rights;
+
 mod tools;
 
 mod check;

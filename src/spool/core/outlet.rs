@@ -260,15 +260,24 @@ impl Stream {
         self.cold.front().or(self.hot.front())
     }
 
-    /// The next records of one run, up to a bound of bytes but at least one; none that has expired.
+    /// The next records of one run, up to a bound of bytes but at least one; none that has expired,
+    /// and none behind numbers that were never read back, for they have sequences of their own.
     fn take(&mut self, bytes_max: usize, expired: impl Fn(&Entry) -> bool) -> Option<Taken> {
         let cold = !self.cold.is_empty();
         let queue = if cold { &self.cold } else { &self.hot };
         let (run, first) = queue.front().map(|head| (head.run, head.number))?;
+        let drops = self.drops_of(run);
         let mut bytes = 0;
+        let mut next = first;
         let mut fits = |entry: &&Entry| {
             bytes += entry.record.size();
-            entry.run == run && (entry.number == first || (bytes <= bytes_max && !expired(entry)))
+            if entry.number > next {
+                let drop = drops.iter().find(|drop| drop.0 <= next && next < drop.1);
+                next = drop.map_or(next, |drop| drop.1);
+            }
+            let follows = entry.run == run && entry.number == next;
+            next += 1;
+            follows && (entry.number == first || (bytes <= bytes_max && !expired(entry)))
         };
         let count = queue.iter().take_while(|entry| fits(entry)).count();
         let entries = || queue.iter().take(count);

@@ -446,7 +446,7 @@ impl Stream {
             .fold(known, SegmentId::min)
     }
 
-    fn drops_of(&self, run: Run) -> &[(u64, u64)] {
+    pub fn drops_of(&self, run: Run) -> &[(u64, u64)] {
         self.numberings
             .iter()
             .find(|n| n.run == run)

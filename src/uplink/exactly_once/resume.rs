@@ -77,7 +77,14 @@ impl ExactlyOnce {
             (leftover.to.clone(), question, leftover.offset)
         });
         let stands = self.stands(node, asked.collect()).await;
-        leftovers.into_iter().zip(stands).collect()
+        let mut answers = Vec::with_capacity(leftovers.len());
+        for (leftover, mut stand) in leftovers.into_iter().zip(stands) {
+            if let (Ok(Stand::Blind), Some(offset)) = (&stand, leftover.offset) {
+                stand = self.unasked(node, &leftover.to, offset).await;
+            }
+            answers.push((leftover, stand));
+        }
+        answers
     }
 
     async fn stands(
@@ -121,6 +128,31 @@ impl ExactlyOnce {
             });
         }
         stands
+    }
+
+    /// What is known without the right to ask: a log that ends before what it had confirmed has
+    /// none of what comes behind that.
+    async fn unasked(
+        &self,
+        node: NodeId,
+        to: &TopicPartition,
+        offset: i64,
+    ) -> Result<Stand, SendError> {
+        let end = self
+            .client
+            .list_offsets(node, &to.topic, to.partition, Which::Latest)
+            .await
+            .map_err(|e| of_call(&e))?;
+        if end >= offset {
+            return Ok(Stand::Blind);
+        }
+        let (topic, partition) = (&to.topic, to.partition);
+        tracing::error!(%topic, partition, end, offset, "Kafka has lost what it had confirmed");
+        Ok(Stand::There {
+            records: 0,
+            proven: false,
+            offset: None,
+        })
     }
 
     /// From what the leader said to where the records stand, with a look at the log where that must

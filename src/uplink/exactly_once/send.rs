@@ -55,6 +55,7 @@ impl ExactlyOnce {
                     let missing =
                         || Err(SendError::Unknown(Cause::text("no answer for this batch")));
                     let result = answers.next().map_or_else(missing, of_answer);
+                    let result = result.map_err(|error| self.whose_epoch(&batch, error));
                     (batch, result)
                 }));
             }
@@ -66,6 +67,16 @@ impl ExactlyOnce {
             }
         }
         reply
+    }
+
+    /// 47 for records of an older run need be no other gateway: it is a later run of this one.
+    fn whose_epoch(&self, batch: &Batch, error: SendError) -> SendError {
+        match error {
+            SendError::Fenced(cause) if self.identities.lock().was_passed(batch.taken.sent_as) => {
+                SendError::OutOfOrder(cause)
+            }
+            error => error,
+        }
     }
 
     /// Encodes what is not encoded; what cannot be sent is answered at once.

@@ -6,6 +6,10 @@ use std::sync::OnceLock;
 
 use super::{run, tests_dir};
 
+/// Who brokers are among themselves, and who may do everything, where clients need rights.
+const ADMIN: &str = "org.apache.kafka.common.security.plain.PlainLoginModule required \
+    username=\"admin\" password=\"it\"";
+
 /// A cluster of this test alone, or the one that tests share which do not break it. It goes down
 /// with this value, or with the test process, whichever ends first.
 #[derive(Debug)]
@@ -33,6 +37,49 @@ impl Kafka {
         let printed = run(&mut command);
         let bootstrap = printed.trim().trim_start_matches("bootstrap=").to_owned();
         Self { dir, bootstrap }
+    }
+
+    /// Starts a broker that allows clients nothing but what [`Self::allow`] says. They are
+    /// `User:ANONYMOUS`; brokers and [`Self::tool`] are someone else, by SASL.
+    pub fn start_with_rights() -> Self {
+        let jaas = format!("plain.sasl.jaas.config={ADMIN} user_admin=\"it\";");
+        let protocols = "CLIENT:PLAINTEXT,BROKER:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT";
+        let properties = [
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users=User:admin",
+            &format!("listener.security.protocol.map={protocols}"),
+            "sasl.enabled.mechanisms=PLAIN",
+            "sasl.mechanism.inter.broker.protocol=PLAIN",
+            "sasl.mechanism.controller.protocol=PLAIN",
+            &format!("listener.name.broker.{jaas}"),
+            &format!("listener.name.controller.{jaas}"),
+        ];
+        let kafka = Self::start(1, &properties);
+        let admin = format!(
+            "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config={ADMIN};\n"
+        );
+        std::fs::write(kafka.dir.join("admin.properties"), admin).unwrap();
+        kafka
+    }
+
+    /// Allows clients operations (`Write`, `Describe` …) on a resource: `--topic t`, `--cluster`.
+    pub fn allow(&self, operations: &[&str], resource: &[&str]) {
+        self.rights("--add", operations, resource);
+    }
+
+    /// Takes back what was allowed.
+    pub fn take_back(&self, operations: &[&str], resource: &[&str]) {
+        self.rights("--remove", operations, resource);
+    }
+
+    fn rights(&self, verb: &str, operations: &[&str], resource: &[&str]) {
+        let mut arguments = vec![verb, "--allow-principal", "User:ANONYMOUS"];
+        if verb == "--remove" {
+            arguments.push("--force");
+        }
+        let operations = operations.iter();
+        arguments.extend(operations.flat_map(|operation| ["--operation", operation]));
+        self.tool("acls", &[&arguments, resource].concat());
     }
 
     /// One broker for all tests of this process that leave it as it is. Use topics of your own.
@@ -63,8 +110,21 @@ impl Kafka {
     /// Makes a topic.
     pub fn create_topic(&self, topic: &str, partitions: u32) {
         let partitions = partitions.to_string();
-        let arguments = ["--create", "--topic", topic, "--partitions", &partitions];
-        self.tool("topics", &arguments);
+        self.create(topic, &["--partitions", &partitions]);
+    }
+
+    /// The same with one config of its own.
+    pub fn create_topic_with(&self, topic: &str, partitions: u32, config: &str) {
+        let partitions = partitions.to_string();
+        self.create(topic, &["--partitions", &partitions, "--config", config]);
+    }
+
+    /// Makes a topic with these options of `kafka-topics.sh`.
+    pub fn create(&self, topic: &str, options: &[&str]) {
+        self.tool(
+            "topics",
+            &[&["--create", "--topic", topic], options].concat(),
+        );
     }
 }
 

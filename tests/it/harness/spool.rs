@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use tidegate::record::{Record, RecordWriter};
 use tidegate::spool::outlet::{Doubt, TopicFacts, Wanted};
@@ -18,6 +19,7 @@ struct Entry {
     number: u64,
     sequence: u64,
     record: Record,
+    added: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +52,8 @@ pub struct Events {
     pub uplink: Vec<bool>,
     pub stalled: Vec<(u32, bool)>,
     pub facts: HashMap<u32, TopicFacts>,
+    /// Topic, when it was confirmed, and how long after it was added, of each record.
+    pub confirmed: Vec<(Arc<str>, Instant, Duration)>,
 }
 
 #[derive(Debug, Default)]
@@ -153,6 +157,7 @@ impl MemorySpool {
                 number: stream.number,
                 sequence: stream.sequence,
                 record,
+                added: Instant::now(),
             });
             stream.number += 1;
             stream.sequence += 1;
@@ -313,6 +318,10 @@ impl Outlet for MemorySpool {
             .take_while(|e| e.run == run && e.number <= last)
             .count();
         assert!(done <= stream.taken, "more appended than taken");
+        let now = Instant::now();
+        let confirmed = stream.front()[..done].iter();
+        let times = confirmed.map(|e| (Arc::clone(&stream.to.topic), now, now - e.added));
+        self.events().confirmed.extend(times);
         stream.taken -= done;
         stream.confirmed += done;
         stream.offset = offset.or(stream.offset);
