@@ -24,7 +24,8 @@ pub enum Error {
 /// # Errors
 /// [`Error`].
 pub fn init(filter: &str, json: bool) -> Result<(), Error> {
-    let filter = EnvFilter::builder().parse(filter)?;
+    // rskafka has a line for each failure; the uplink sums them up.
+    let filter = EnvFilter::builder().parse(format!("rskafka=off,{filter}"))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

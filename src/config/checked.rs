@@ -81,7 +81,7 @@ pub struct Kafka {
 pub enum Delivery {
     /// Our engine: each record once, through power cuts.
     ExactlyOnce,
-    /// `rskafka`; not built yet.
+    /// The crate `rskafka`: each record, some perhaps twice.
     AtLeastOnce,
 }
 

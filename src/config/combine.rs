@@ -58,11 +58,11 @@ fn size(bytes: u64) -> String {
 
 fn kafka(config: &Config, found: &mut Found<'_>) {
     let kafka = &config.kafka;
-    if kafka.delivery == Delivery::AtLeastOnce {
+    if kafka.delivery == Delivery::AtLeastOnce && !cfg!(feature = "rskafka") {
         found.refuse(
             "kafka.delivery",
-            "found \"at_least_once\", which is not built yet in this version".to_owned(),
-            "write \"exactly_once\" or leave it out",
+            "found \"at_least_once\", which this binary was built without".to_owned(),
+            "write \"exactly_once\", or build with --features rskafka",
         );
     }
     if kafka.server_timeout >= kafka.request_timeout {

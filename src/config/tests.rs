@@ -138,10 +138,6 @@ fn tables_of_the_wrong_shape_are_told() {
 fn combinations_that_cannot_work_are_refused() {
     let cases = [
         (
-            "delivery = \"at_least_once\"\n",
-            "t.toml:3: kafka.delivery: found \"at_least_once\", which is not built yet",
-        ),
-        (
             "request_timeout_ms = 3_000\n",
             "kafka.server_timeout_ms: 5_000 is not below request_timeout_ms; write less than 3_000",
         ),

@@ -33,6 +33,17 @@ pub struct Identity {
     pub cluster_id: String,
 }
 
+impl Identity {
+    /// Kafka's "no producer": what a run has whose records went out without one.
+    pub const NO_PRODUCER_ID: i64 = -1;
+
+    /// Whether Kafka knows the run's records by a producer id.
+    #[must_use]
+    pub fn has_producer(&self) -> bool {
+        self.producer_id != Self::NO_PRODUCER_ID
+    }
+}
+
 /// How much one [`Outlet::take`] may hand out.
 #[derive(Clone, Copy, Debug)]
 pub struct TakeLimits {

@@ -4,7 +4,8 @@
 //!   each answer. What it knows of streams that are not well is in `trouble`, of brokers in
 //!   `doors`.
 //! * `topics` finds out about topics, makes missing ones if it may, and warns of weak promises.
-//! * An [`Engine`] sends. [`exactly_once`] is ours; `rskafka` (at least once) comes later.
+//! * An [`Engine`] sends: [`exactly_once`] is ours, `rskafka` (a cargo feature) sends at least
+//!   once.
 //!
 //! # Invariants
 //! - One batch of a stream is out at a time; a batch of unknown fate keeps its bytes until its fate
@@ -20,6 +21,8 @@ mod doors;
 mod pump;
 mod reply;
 mod resume;
+#[cfg(feature = "rskafka")]
+mod rskafka;
 mod topics;
 mod trouble;
 
@@ -34,6 +37,8 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "rskafka")]
+use crate::config::checked::Delivery;
 use crate::config::checked::Kafka;
 use crate::kafka::client::{Client, ClientConfig, Road};
 use crate::metrics::Metrics;
@@ -130,6 +135,9 @@ pub enum Stand {
     /// The identity cannot be used: there is none, or it is another cluster's. Nothing is in this
     /// cluster.
     NoIdentity,
+    /// Sent without a producer id, or to be from now on: all may be there or none, and the stream
+    /// goes on under another identity.
+    Unidentified,
     /// Someone else writes under our identity with a higher epoch; the batch itself is not there,
     /// as far as can be known.
     Fenced,
@@ -209,23 +217,42 @@ pub fn spawn(
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
     let client = Client::new(client_config(config));
-    let engine = Arc::new(ExactlyOnce::new(
-        client.clone(),
-        exactly_once::Settings::new(config, gateway_id),
-        Arc::clone(&outlet),
-        Arc::clone(&metrics),
-    ));
     let limits = pump::Limits::new(config);
     let creation = config.topic_creation.clone();
+    let nudge = Arc::new(tokio::sync::Notify::new());
+    let (to, told) = (Arc::clone(&outlet), Arc::clone(&metrics));
+    let topics = topics::Topics::new(
+        client.clone(),
+        Arc::clone(&outlet),
+        creation,
+        limits.backoff,
+    )
+    .run(Arc::clone(&nudge), shutdown.clone());
+    match config.delivery {
+        #[cfg(feature = "rskafka")]
+        Delivery::AtLeastOnce => {
+            let engine = rskafka::AtLeastOnce::new(client, config, gateway_id, to, told);
+            let pump = pump::Pump::new(Arc::new(engine), outlet, metrics, limits, nudge);
+            run(pump, topics, shutdown)
+        }
+        // Without the feature the config is refused.
+        _ => {
+            let settings = exactly_once::Settings::new(config, gateway_id);
+            let engine = ExactlyOnce::new(client, settings, to, told);
+            let pump = pump::Pump::new(Arc::new(engine), outlet, metrics, limits, nudge);
+            run(pump, topics, shutdown)
+        }
+    }
+}
+
+fn run<E: Engine>(
+    pump: pump::Pump<E>,
+    topics: impl Future<Output = ()> + Send + 'static,
+    shutdown: CancellationToken,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let nudge = Arc::new(tokio::sync::Notify::new());
-        let topics = tokio::spawn(
-            topics::Topics::new(client, Arc::clone(&outlet), creation, limits.backoff)
-                .run(Arc::clone(&nudge), shutdown.clone()),
-        );
-        pump::Pump::new(engine, outlet, metrics, limits, nudge)
-            .run(shutdown)
-            .await;
+        let topics = tokio::spawn(topics);
+        pump.run(shutdown).await;
         if let Err(error) = topics.await {
             tracing::error!(%error, "topic watcher ended badly");
         }
@@ -241,6 +268,15 @@ fn client_config(config: &Kafka) -> ClientConfig {
         server_timeout: config.server_timeout,
         metadata_interval: config.retry_backoff.0,
         response_bytes_max: RESPONSE_BYTES_MAX,
+    }
+}
+
+/// What a task made of a call of the spool's that waits for the disk.
+fn flatten<T>(result: Result<std::io::Result<T>, tokio::task::JoinError>) -> Result<T, SendError> {
+    match result {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(SendError::Retry(Cause::text(format!("spool: {error}")))),
+        Err(error) => Err(SendError::Retry(Cause::text(error.to_string()))),
     }
 }
 

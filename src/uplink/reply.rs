@@ -213,6 +213,9 @@ impl<E: Engine> Pump<E> {
                 self.ask_later(batch, why, wait);
             }
             Ok(Stand::NoIdentity) => self.rebase(batch, None, None),
+            Ok(Stand::Unidentified) => {
+                self.rebase(batch, None, Some(Doubt::MaybeTwice(all)));
+            }
             Ok(Stand::There {
                 records,
                 proven,

@@ -168,6 +168,7 @@ impl<E: Engine> Pump<E> {
                 rebase(self, None, Some(Doubt::LostByKafka { from, to }));
             }
             Ok(Stand::NoIdentity) => rebase(self, None, None),
+            Ok(Stand::Unidentified) => rebase(self, None, Some(Doubt::MaybeTwice(records))),
             Ok(Stand::Fenced) => {
                 let doubt = Some(Doubt::MaybeTwice(records));
                 rebase(self, Some(leftover.sent_as), doubt);

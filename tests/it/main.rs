@@ -28,6 +28,7 @@ mod rights;
 
 mod tools;
 
+mod at_least_once;
 mod check;
 
 mod tidy;

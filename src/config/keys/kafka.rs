@@ -21,8 +21,9 @@ pub(super) const KAFKA: Table = Table {
             kind: Kind::Choice(&["exactly_once", "at_least_once"]),
             default: Default::Is("\"exactly_once\""),
             doc: "Which engine sends. `exactly_once`: each record once, through power cuts. \
-                  `at_least_once` (for services that refuse idempotent producers) is not built yet \
-                  in this version and is refused.",
+                  `at_least_once` (by the crate rskafka) is for services that refuse idempotent \
+                  producers: nothing is lost, some records may be there twice, as many as \
+                  `tidegate_maybe_twice_total` counts at most; under a produce quota many more.",
         },
         Key {
             name: "compression",

@@ -55,7 +55,7 @@ impl Identities {
             match identity {
                 Some(identity) => {
                     self.by_run.insert(*run, identity.clone());
-                    if identity.cluster_id == cluster_id {
+                    if identity.cluster_id == cluster_id && identity.has_producer() {
                         self.raise(identity);
                     }
                     if *run < current {
@@ -77,9 +77,18 @@ impl Identities {
 
     /// The identity that a run sends under in this cluster.
     pub(super) fn of(&self, run: Run) -> Option<&Identity> {
-        self.by_run
-            .get(&run)
-            .filter(|identity| identity.cluster_id == self.cluster_id)
+        self.here(run).filter(|identity| identity.has_producer())
+    }
+
+    /// Whether a run has sent to this cluster without a producer id, by the other engine.
+    pub(super) fn is_unidentified(&self, run: Run) -> bool {
+        self.here(run)
+            .is_some_and(|identity| !identity.has_producer())
+    }
+
+    fn here(&self, run: Run) -> Option<&Identity> {
+        let identity = self.by_run.get(&run);
+        identity.filter(|identity| identity.cluster_id == self.cluster_id)
     }
 
     /// Whether an earlier start of the gateway had a greater epoch than this run. Where that one

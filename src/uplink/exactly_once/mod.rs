@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::error::{Cause, SendError, of_call};
-use super::{Batch, Door, Engine, Guarantee, Reply, Stand};
+use super::{Batch, Door, Engine, Guarantee, Reply, Stand, flatten};
 use crate::config::checked::Kafka;
 use crate::kafka::Compression;
 use crate::kafka::batch::Encoder;
@@ -113,14 +113,6 @@ impl ExactlyOnce {
         );
         self.identities.lock().stored(run, identity);
         Ok(())
-    }
-}
-
-fn flatten<T>(result: Result<std::io::Result<T>, tokio::task::JoinError>) -> Result<T, SendError> {
-    match result {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(SendError::Retry(Cause::text(format!("spool: {error}")))),
-        Err(error) => Err(SendError::Retry(Cause::text(error.to_string()))),
     }
 }
 

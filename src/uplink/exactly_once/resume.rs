@@ -78,10 +78,16 @@ impl ExactlyOnce {
         });
         let stands = self.stands(node, asked.collect()).await;
         let mut answers = Vec::with_capacity(leftovers.len());
-        for (leftover, mut stand) in leftovers.into_iter().zip(stands) {
-            if let (Ok(Stand::Blind), Some(offset)) = (&stand, leftover.offset) {
-                stand = self.unasked(node, &leftover.to, offset).await;
-            }
+        for (leftover, stand) in leftovers.into_iter().zip(stands) {
+            let stand = match stand {
+                Ok(Stand::NoIdentity)
+                    if self.identities.lock().is_unidentified(leftover.sent_as) =>
+                {
+                    Ok(Stand::Unidentified)
+                }
+                Ok(Stand::Blind) => self.unasked(node, &leftover).await,
+                stand => stand,
+            };
             answers.push((leftover, stand));
         }
         answers
@@ -130,14 +136,14 @@ impl ExactlyOnce {
         stands
     }
 
-    /// What is known without the right to ask: a log that ends before what it had confirmed has
-    /// none of what comes behind that.
-    async fn unasked(
-        &self,
-        node: NodeId,
-        to: &TopicPartition,
-        offset: i64,
-    ) -> Result<Stand, SendError> {
+    /// What is known of leftovers without the right to ask. Where records are missing here, nobody
+    /// knows how the sequences of the others count on. A log that ends before what it had confirmed
+    /// has none of what comes behind that.
+    async fn unasked(&self, node: NodeId, leftover: &Leftover) -> Result<Stand, SendError> {
+        let Leftover { to, .. } = leftover;
+        let Some(offset) = leftover.offset else {
+            return Ok(Stand::Blind);
+        };
         let end = self
             .client
             .list_offsets(node, &to.topic, to.partition, Which::Latest)
