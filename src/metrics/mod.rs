@@ -71,6 +71,8 @@ pub enum Counter {
     ProduceBytes,
     /// Streams whose position was asked of Kafka.
     Resumed,
+    /// Those of them where it could not be asked.
+    ResumedBlind,
 }
 
 /// What goes up and down.
@@ -109,7 +111,7 @@ pub enum Histogram {
     ProduceSeconds,
 }
 
-const COUNTERS: usize = Counter::Resumed as usize + 1;
+const COUNTERS: usize = Counter::ResumedBlind as usize + 1;
 const GAUGES: usize = Gauge::StreamsStalled as usize + 1;
 const HISTOGRAMS: usize = Histogram::ProduceSeconds as usize + 1;
 const BUCKETS: usize = 16;

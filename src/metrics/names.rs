@@ -154,6 +154,12 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
         "streams_resumed_total",
         "Streams whose position was asked of Kafka.",
     ),
+    plain(
+        Counter::ResumedBlind,
+        "streams_resumed_blind_total",
+        "Those of them that Kafka did not let us ask about (READ is missing): what earlier runs \
+         left goes again one record a batch.",
+    ),
 ];
 
 /// All gauges. One whose name ends in `_seconds` is kept in milliseconds.

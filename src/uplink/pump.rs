@@ -364,6 +364,7 @@ impl<E: Engine> Pump<E> {
         };
         if trouble.blind.is_some_and(|(run, _)| taken.run > run) {
             trouble.blind = None;
+            self.outlet.blind(stream, false);
         }
         let records = trouble.cut(&taken);
         let (first, rest) = split(taken, records);

@@ -23,16 +23,18 @@ use super::{Batch, Door, Engine, Reply, Sent, Stand};
 use crate::kafka::client::Road;
 use crate::metrics::Counter;
 use crate::spool::outlet::Doubt;
-use crate::spool::{Run, StreamId};
+use crate::spool::{Run, StreamId, TopicPartition};
 
-/// Least time between two lines about failures.
+/// Least time between two lines about failures, and between `STALLS_MAX` about stalled partitions.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+const STALLS_MAX: u32 = 20;
 
 /// Failures, summed up for the log.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     last: Option<Instant>,
     unsaid: u64,
+    stalls: (Option<Instant>, u32),
 }
 
 impl Report {
@@ -45,6 +47,19 @@ impl Report {
         tracing::warn!(%cause, unsaid = self.unsaid, "{what}");
         self.last = Some(Instant::now());
         self.unsaid = 0;
+    }
+
+    /// Names a partition that cannot be sent.
+    fn stalled(&mut self, to: &TopicPartition, cause: &Cause) {
+        let (since, said) = &mut self.stalls;
+        if since.is_none_or(|since| since.elapsed() > REPORT_EVERY) {
+            (*since, *said) = (Some(Instant::now()), 0);
+        }
+        *said += 1;
+        if *said <= STALLS_MAX {
+            let (topic, partition) = (&to.topic, to.partition);
+            tracing::warn!(%topic, partition, %cause, "partition is held up; its records wait");
+        }
     }
 }
 
@@ -105,7 +120,9 @@ impl<E: Engine> Pump<E> {
         let Some(trouble) = self.troubles.get_mut(stream) else {
             return;
         };
-        trouble.succeeded(already_there);
+        if trouble.succeeded(already_there) {
+            self.outlet.blind(stream, false);
+        }
         trouble.phase = Phase::Idle;
         if std::mem::take(&mut trouble.stalled) {
             self.outlet.stalled(stream, false);
@@ -126,7 +143,7 @@ impl<E: Engine> Pump<E> {
         let stream = batch.taken.stream;
         let cause = error.cause();
         batch.doubtful |= !error.surely_not_appended();
-        let wait = self.count_failure(stream, &cause);
+        let wait = self.count_failure(stream, Some(&batch.taken.to), &cause);
         match error {
             SendError::TooLarge(_) | SendError::Rejected(..) if batch.doubtful => {
                 self.ask_later(batch, Why::Refused(cause), Duration::ZERO);
@@ -167,7 +184,12 @@ impl<E: Engine> Pump<E> {
     }
 
     /// Counts a stream's failure, tells the spool of one that lasts, and says how long to wait.
-    fn count_failure(&mut self, stream: StreamId, cause: &Cause) -> Duration {
+    fn count_failure(
+        &mut self,
+        stream: StreamId,
+        to: Option<&TopicPartition>,
+        cause: &Cause,
+    ) -> Duration {
         self.report.failed("batch was not acknowledged", cause);
         let random = self.random.draw();
         let backoff = self.limits.backoff;
@@ -180,6 +202,9 @@ impl<E: Engine> Pump<E> {
         if !trouble.stalled && since.elapsed() > STALLED_AFTER && self.doors.any_well() {
             trouble.stalled = true;
             self.outlet.stalled(stream, true);
+            if let Some(to) = to {
+                self.report.stalled(to, cause);
+            }
         }
         backoff.wait(trouble.failures, random)
     }
@@ -209,7 +234,8 @@ impl<E: Engine> Pump<E> {
         let wait = self.limits.backoff.first;
         match result {
             Err(error) => {
-                let wait = self.count_failure(stream, &error.cause());
+                let to = Some(&batch.taken.to);
+                let wait = self.count_failure(stream, to, &error.cause());
                 self.ask_later(batch, why, wait);
             }
             Ok(Stand::NoIdentity) => self.rebase(batch, None, None),
@@ -229,7 +255,8 @@ impl<E: Engine> Pump<E> {
                     self.metrics.add(Counter::BatchesAlreadyThere, 1);
                     self.later(Phase::Send, batch, Duration::ZERO);
                 } else {
-                    let wait = self.count_failure(stream, &Cause::text("waiting for replicas"));
+                    let cause = Cause::text("waiting for replicas");
+                    let wait = self.count_failure(stream, Some(&batch.taken.to), &cause);
                     self.ask_later(batch, why, wait);
                 }
             }
@@ -300,7 +327,9 @@ impl<E: Engine> Pump<E> {
             "another gateway writes under our producer id: a copy of this one's data is in use; \
              taking a new id"
         );
-        let twice = batch.doubtful.then(|| {
+        let blind = self.troubles.get(batch.taken.stream);
+        let blind = blind.is_some_and(|trouble| trouble.blind.is_some());
+        let twice = (batch.doubtful || blind).then(|| {
             Doubt::MaybeTwice(u64::try_from(batch.taken.records.len()).unwrap_or(u64::MAX))
         });
         let sent_as = batch.taken.sent_as;
@@ -335,6 +364,9 @@ impl<E: Engine> Pump<E> {
             if let Doubt::MaybeTwice(records) = doubt {
                 self.metrics.add(Counter::MaybeTwice, records);
             }
+        }
+        if let Some(trouble) = self.troubles.get_mut(stream) {
+            trouble.blind = None;
         }
         let engine = Arc::clone(&self.engine);
         let outlet = Arc::clone(&self.outlet);
@@ -384,7 +416,7 @@ impl<E: Engine> Pump<E> {
     pub(super) fn stored(&mut self, stream: StreamId, result: Result<(), SendError>) {
         let failed = result
             .err()
-            .map(|error| self.count_failure(stream, &error.cause()));
+            .map(|error| self.count_failure(stream, None, &error.cause()));
         self.resumes.stored(stream, failed);
         let trouble = self.troubles.entry(stream);
         match failed {

@@ -22,10 +22,6 @@ mod sequences;
 
 mod uplink;
 
-mod slow;
-
-mod rights;
-
 mod tools;
 
 mod at_least_once;
@@ -38,6 +34,10 @@ mod road;
 mod kill9;
 
 mod frozen;
+
+mod slow;
+
+mod rights;
 
 mod outage;
 

@@ -1,91 +1,144 @@
-//! A partition whose replicas do not keep up goes alone on a broker's second connection, and the
+//! A partition whose replicas do not keep up waits alone, on a broker's second connection: the
 //! others go on.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use tidegate::metrics::Counter;
 
-use crate::harness::uplink::{Uplink, check, drained};
-use crate::harness::{Kafka, MemorySpool, pause};
+use crate::harness::uplink::{Uplink, check, drained, under_loads};
+use crate::harness::{Gateway, Kafka, Load, MemorySpool, oracle, pause, wait};
 
-/// Topics by what they need of broker 3: `all` three replicas, `two` of three, `none`.
+/// Topic, its replicas by partition, how many of them must be in sync. What they need of broker 3:
+/// `all` always, `two` until it counts as dead, `none` never.
 const TOPICS: [(&str, &str, &str); 3] = [
     ("all", "1:2:3,2:1:3,1:2:3,2:1:3", "min.insync.replicas=3"),
-    ("two", "1:2:3,2:1:3,1:2:3,3:1:2", "min.insync.replicas=2"),
+    ("two", "1:2:3,2:1:3,1:3:2,3:1:2", "min.insync.replicas=2"),
     ("none", "1:2,2:1,1:2,2:1", "min.insync.replicas=2"),
 ];
 
-fn times(spool: &MemorySpool, topic: &str, from: Instant) -> String {
+fn start() -> Kafka {
+    let kafka = Kafka::start(3, &[]);
+    std::thread::scope(|scope| {
+        for (topic, replicas, config) in TOPICS {
+            let options = ["--replica-assignment", replicas, "--config", config];
+            let kafka = &kafka;
+            scope.spawn(move || kafka.create(topic, &options));
+        }
+    });
+    kafka
+}
+
+/// How many of a topic's records were confirmed from then on; prints after how long.
+fn confirmed(spool: &MemorySpool, when: &str, topic: &str, from: Instant) -> usize {
     let events = spool.events();
-    let of_topic = events
+    let mut times: Vec<Duration> = events
         .confirmed
         .iter()
-        .filter(|(of, at, _)| **of == *topic && *at >= from);
-    let mut times: Vec<Duration> = of_topic.map(|(_, _, time)| *time).collect();
+        .filter(|(of, at, _)| **of == *topic && *at >= from)
+        .map(|(_, _, time)| *time)
+        .collect();
     times.sort_unstable();
-    let at = |percent: usize| {
+    let of_100 = |n: usize| {
         times
-            .get(times.len() * percent / 100)
+            .get(times.len() * n / 100)
             .copied()
             .unwrap_or_default()
     };
-    format!(
-        "{topic}: {} confirmed, p50 {:.0?}, p99 {:.0?}, slowest {:.1?}",
+    eprintln!(
+        "{when}: {topic}: {} confirmed after p50 {:.0?}, p99 {:.0?}",
         times.len(),
-        at(50),
-        at(99),
-        times.last().copied().unwrap_or_default()
-    )
+        of_100(50),
+        of_100(99)
+    );
+    times.len()
 }
 
 #[test]
-fn a_frozen_replica() {
-    let kafka = Kafka::start(3, &[]);
-    for (topic, replicas, config) in TOPICS {
-        kafka.create(
-            topic,
-            &["--replica-assignment", replicas, "--config", config],
-        );
-    }
+fn a_frozen_replica_holds_up_those_that_need_it_and_no_others() {
+    let kafka = start();
     let spool = MemorySpool::new();
     let uplink = Uplink::to(&kafka, &spool);
-    let load = || {
-        for (topic, _, _) in TOPICS {
-            for partition in 0..4 {
-                spool.add(topic, partition, (1, 100));
-            }
+    let apart = || uplink.count(Counter::ProduceRequestsApart);
+    let topics = TOPICS.map(|(topic, _, _)| topic);
+    under_loads(&spool, &topics, (4, 1), || {
+        pause(Duration::from_secs(2));
+        let start = Instant::now();
+        pause(Duration::from_secs(3));
+        for topic in topics {
+            confirmed(&spool, "before", topic, start);
         }
-        pause(Duration::from_millis(5));
-    };
-    let run = |what: &str, seconds: u64| {
-        for _ in 0..seconds {
-            let from = Instant::now();
-            while from.elapsed() < Duration::from_secs(1) {
-                load();
-            }
-            eprintln!(
-                "{what}: apart {}, repeated {}; {:?}",
-                uplink.count(Counter::ProduceRequestsApart),
-                uplink.count(Counter::BatchesRepeated),
-                spool.events().stalled.len()
-            );
-            for (topic, _, _) in TOPICS {
-                eprintln!(
-                    "    {} waiting {}",
-                    times(&spool, topic, from),
-                    spool.waiting_in(topic)
-                );
-            }
-        }
-    };
-    run("before", 4);
-    kafka.cluster("pause", &["3"]);
-    run("frozen", 20);
-    kafka.cluster("cont", &["3"]);
-    run("thawed", 10);
+        let sent_apart = apart();
+
+        let start = Instant::now();
+        kafka.cluster("pause", &["3"]);
+        let flows = |topic| spool.waiting_in(topic) < 200;
+        wait("the sick apart, the well flowing", 40, || {
+            (apart() > sent_apart && spool.waiting_in("all") > 500 && flows("none")).then_some(())
+        });
+        eprintln!("`none` flows {:.1?} after the freeze", start.elapsed());
+        wait("broker 3 counts as dead", 40, || flows("two").then_some(()));
+        eprintln!("`two` flows {:.1?} after the freeze", start.elapsed());
+        let (sent_apart, start) = (apart(), Instant::now());
+        pause(Duration::from_secs(5));
+        let during = topics.map(|topic| confirmed(&spool, "frozen", topic, start));
+        eprintln!("{} requests apart", apart() - sent_apart);
+        assert_eq!(during[0], 0, "the fault did not bite");
+        assert!(during[1] > 500 && during[2] > 500, "the well waited too");
+        assert!(apart() > sent_apart, "the sick were not sent apart");
+        kafka.cluster("cont", &["3"]);
+        wait("all of it flows", 60, || flows("all").then_some(()));
+    });
     drained(&spool, 60);
+    assert_eq!(uplink.count(Counter::MaybeTwice), 0);
     uplink.stop();
-    for (topic, _, _) in TOPICS {
+    for topic in topics {
         check(&kafka, &spool, topic);
     }
+}
+
+const CONFIG: &str = r#"
+[[proxy.route]]
+mqtt = "slow/g0/#rest"
+topic = "all"
+[[proxy.route]]
+mqtt = "slow/#rest"
+topic = "two"
+"#;
+
+#[test]
+fn a_dead_replica_stalls_the_topic_that_must_have_it_and_no_other() {
+    let kafka = start();
+    let gateway = Gateway::start(&kafka.bootstrap, CONFIG);
+    let load = "--clients 10 --topics 20 --groups 2 --rate 500 --drain 60";
+    let load = Load::start(&gateway, "slow", load);
+    load.wait_acked(1_000, 60);
+    kafka.cluster("kill", &["3"]);
+    gateway.wait_figure("streams_stalled", 60, |n| n >= 4.0);
+    wait("why", 30, || {
+        let log = fs::read_to_string(gateway.log_path()).unwrap();
+        let line = log.lines().find(|line| {
+            line.contains("held up") && line.contains("all") && line.contains("NOT_ENOUGH_REPLICAS")
+        })?;
+        eprintln!("{line}");
+        Some(())
+    });
+    let before = gateway.metrics();
+    gateway.wait_figure("sent_total", 60, |n| n >= before.of("sent_total") + 1_000.0);
+    let figures = [
+        "sent_total",
+        "produce_requests_apart_total",
+        "buffered_records",
+    ];
+    eprintln!("before {}", before.line(&figures));
+    eprintln!("later  {}", gateway.metrics().line(&figures));
+    let apart = "produce_requests_apart_total";
+    gateway.wait_figure(apart, 30, |n| n > before.of(apart));
+    kafka.cluster("restart", &["3"]);
+    gateway.wait_figure("streams_stalled", 60, |n| n == 0.0);
+    let ledger = load.ledger.clone();
+    let done = load.stop();
+    assert_eq!((done.acked, done.repeated), (done.sent, 0));
+    gateway.wait_drained(60);
+    oracle::check(&kafka, &[&ledger], "--pattern all|two").expect_clean("a dead replica");
 }

@@ -112,7 +112,7 @@ impl Outlet for Spool {
         let mut all: Vec<Leftover> = state
             .streams
             .iter()
-            .filter(|s| !s.unresolved.is_empty())
+            .filter(|s| !s.unresolved.is_empty() && s.taken.is_none())
             .filter_map(leftover)
             .collect();
         all.sort_by_key(|leftover| leftover.run);
@@ -154,6 +154,12 @@ impl Outlet for Spool {
         self.shared.loader.notify_one();
         self.shared.changed.notify_one();
         self.shared.settle(due);
+    }
+
+    fn blind(&self, id: StreamId, blind: bool) {
+        if let Some(stream) = self.shared.state.lock().stream(id) {
+            stream.blind = blind;
+        }
     }
 
     fn doubt(&self, stream: StreamId, run: Run, doubt: Doubt) {
@@ -302,9 +308,11 @@ impl Stream {
     }
 }
 
-fn ttl_ms(state: &State, id: StreamId) -> Option<i64> {
-    let topic = state.streams.get(id.0 as usize)?.topic;
-    let ttl = state.topics.get(topic.0 as usize)?.options.ttl?;
+/// A stream's time to live; none while it is blind.
+pub(super) fn ttl_ms(state: &State, id: StreamId) -> Option<i64> {
+    let stream = state.streams.get(id.0 as usize)?;
+    let ttl = state.topics.get(stream.topic.0 as usize)?.options.ttl;
+    let ttl = ttl.filter(|_| !stream.blind)?;
     i64::try_from(ttl.as_millis()).ok()
 }
 
@@ -336,6 +344,7 @@ fn leftover(stream: &Stream) -> Option<Leftover> {
         last,
         last_sequence: numbering.sequence(last),
         offset: stream.offset,
+        holes: stream.holes.iter().any(|hole| hole.0 == run),
     })
 }
 
@@ -412,6 +421,7 @@ impl Shared {
         if let Some(stream) = state.stream(id) {
             stream.rebase(run, from, sent_as);
             stream.unresolved.clear();
+            stream.blind = false;
             stream.load_next = stream.load_next.max((run, from));
             stream.taken = None;
         }

@@ -140,7 +140,10 @@ impl ExactlyOnce {
     /// knows how the sequences of the others count on. A log that ends before what it had confirmed
     /// has none of what comes behind that.
     async fn unasked(&self, node: NodeId, leftover: &Leftover) -> Result<Stand, SendError> {
-        let Leftover { to, .. } = leftover;
+        if leftover.holes {
+            return Ok(Stand::Unidentified);
+        }
+        let to = &leftover.to;
         let Some(offset) = leftover.offset else {
             return Ok(Stand::Blind);
         };

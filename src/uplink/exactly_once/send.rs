@@ -12,7 +12,9 @@ use crate::kafka::client::{NodeId, ProduceAnswer, ProduceBatch, Road};
 use crate::metrics::{Counter, Histogram};
 use crate::record::{Digits, put};
 use crate::spool::{Identity, Run, Taken};
-use crate::uplink::error::{Cause, DUPLICATE_SEQUENCE_NUMBER, SendError, of_call, of_code};
+use crate::uplink::error::{
+    Cause, DUPLICATE_SEQUENCE_NUMBER, SendError, TOPIC_AUTHORIZATION_FAILED, of_call, of_code,
+};
 use crate::uplink::{Batch, Reply, Sent};
 
 /// Encoders that are kept for the next request.
@@ -180,6 +182,10 @@ fn of_answer(answer: ProduceAnswer) -> Result<Sent, SendError> {
             base_offset: (answer.base_offset >= 0).then_some(answer.base_offset),
         }),
         DUPLICATE_SEQUENCE_NUMBER => Ok(Sent::AlreadyThere),
+        TOPIC_AUTHORIZATION_FAILED => Err(of_code(
+            TOPIC_AUTHORIZATION_FAILED,
+            Some("no right to WRITE to this topic"),
+        )),
         code => Err(match of_code(code, answer.message.as_deref()) {
             SendError::Rejected(cause, _) => {
                 let blamed = answer.record_errors.into_iter();

@@ -64,19 +64,7 @@ impl Kafka {
 
     /// Allows clients operations (`Write`, `Describe` …) on a resource: `--topic t`, `--cluster`.
     pub fn allow(&self, operations: &[&str], resource: &[&str]) {
-        self.rights("--add", operations, resource);
-    }
-
-    /// Takes back what was allowed.
-    pub fn take_back(&self, operations: &[&str], resource: &[&str]) {
-        self.rights("--remove", operations, resource);
-    }
-
-    fn rights(&self, verb: &str, operations: &[&str], resource: &[&str]) {
-        let mut arguments = vec![verb, "--allow-principal", "User:ANONYMOUS"];
-        if verb == "--remove" {
-            arguments.push("--force");
-        }
+        let mut arguments = vec!["--add", "--allow-principal", "User:ANONYMOUS"];
         let operations = operations.iter();
         arguments.extend(operations.flat_map(|operation| ["--operation", operation]));
         self.tool("acls", &[&arguments, resource].concat());

@@ -51,6 +51,7 @@ pub struct Events {
     pub doubts: Vec<Doubt>,
     pub uplink: Vec<bool>,
     pub stalled: Vec<(u32, bool)>,
+    pub blind: Vec<(u32, bool)>,
     pub facts: HashMap<u32, TopicFacts>,
     /// Topic, when it was confirmed, and how long after it was added, of each record.
     pub confirmed: Vec<(Arc<str>, Instant, Duration)>,
@@ -112,7 +113,11 @@ impl MemorySpool {
     pub fn after_loss(&self, topic: &str, (lost, left): (usize, usize)) -> Arc<Self> {
         self.add(topic, 0, (lost + left, 100));
         let spool = self.after_crash(0);
-        spool.state().streams[0].confirmed += lost;
+        let mut state = spool.state();
+        state.streams[0].confirmed += lost;
+        let offset = &mut state.streams[0].offset;
+        *offset = offset.map(|offset| offset + i64::try_from(lost).unwrap());
+        drop(state);
         spool
     }
 
@@ -373,6 +378,7 @@ impl Outlet for MemorySpool {
                     last: last.number,
                     last_sequence: last.sequence,
                     offset: stream.offset,
+                    holes: false,
                 });
             }
         }
@@ -393,6 +399,10 @@ impl Outlet for MemorySpool {
         stream.resolved = Some(run);
         stream.offset = offset.or(stream.offset);
         self.changed.notify_one();
+    }
+
+    fn blind(&self, stream: StreamId, blind: bool) {
+        self.events().blind.push((stream.0, blind));
     }
 
     fn doubt(&self, _stream: StreamId, _run: Run, doubt: Doubt) {

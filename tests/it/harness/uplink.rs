@@ -140,13 +140,27 @@ pub fn drained(spool: &MemorySpool, seconds: u64) {
 
 /// Adds records to `partitions` of a topic every 5 ms while `body` runs.
 pub fn under_load(spool: &Arc<MemorySpool>, topic: &str, partitions: i32, body: impl FnOnce()) {
+    under_loads(spool, &[topic], (partitions, 3), body);
+}
+
+/// The same to many topics; how many partitions each has, and how many records go to each at once.
+pub fn under_loads(
+    spool: &Arc<MemorySpool>,
+    topics: &[&str],
+    (partitions, records): (i32, usize),
+    body: impl FnOnce(),
+) {
     let stop = Arc::new(AtomicBool::new(false));
     let load = {
-        let (stop, spool, topic) = (Arc::clone(&stop), Arc::clone(spool), topic.to_owned());
+        let (stop, spool) = (Arc::clone(&stop), Arc::clone(spool));
+        let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                for partition in 0..partitions {
-                    spool.add(&topic, partition, (3, 100));
+                for (topic, partition) in topics
+                    .iter()
+                    .flat_map(|t| (0..partitions).map(move |p| (t, p)))
+                {
+                    spool.add(topic, partition, (records, 100));
                 }
                 pause(Duration::from_millis(5));
             }
