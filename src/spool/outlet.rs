@@ -153,9 +153,10 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
     #[expect(clippy::too_many_arguments, reason = "what Kafka said, flat")]
     fn resolved(&self, stream: StreamId, run: Run, next: u64, offset: Option<i64>, proven: bool);
 
-    /// While a stream is blind, any of its records of older runs may be in Kafka, for it could not be
-    /// asked: none expires, and where one is dropped all the same the stream is unresolved again,
-    /// with [`Leftover::holes`]. Said before [`Outlet::resolved`]; ends with [`Outlet::rebase`] too.
+    /// While a stream is blind, any of its records of older runs may be in Kafka, for it could not
+    /// be asked: none expires, and where one is dropped all the same the stream is unresolved
+    /// again, with [`Leftover::holes`]. Said before [`Outlet::resolved`]; [`Outlet::rebase`] ends
+    /// it too.
     fn blind(&self, stream: StreamId, blind: bool);
 
     /// Kafka has lost records of this stream that it had confirmed, or their fate cannot be known:

@@ -213,6 +213,11 @@ impl<E: Engine> Pump<E> {
         self.later(Phase::Ask, batch, wait).why = why;
     }
 
+    fn ask_again(&mut self, batch: Batch, why: Why, cause: &Cause) {
+        let wait = self.count_failure(batch.taken.stream, Some(&batch.taken.to), cause);
+        self.ask_later(batch, why, wait);
+    }
+
     fn later(
         &mut self,
         phase: Phase,
@@ -233,11 +238,7 @@ impl<E: Engine> Pump<E> {
         let all = u64::try_from(batch.taken.records.len()).unwrap_or(u64::MAX);
         let wait = self.limits.backoff.first;
         match result {
-            Err(error) => {
-                let to = Some(&batch.taken.to);
-                let wait = self.count_failure(stream, to, &error.cause());
-                self.ask_later(batch, why, wait);
-            }
+            Err(error) => self.ask_again(batch, why, &error.cause()),
             Ok(Stand::NoIdentity) => self.rebase(batch, None, None),
             Ok(Stand::Unidentified) => {
                 self.rebase(batch, None, Some(Doubt::MaybeTwice(all)));
@@ -255,9 +256,7 @@ impl<E: Engine> Pump<E> {
                     self.metrics.add(Counter::BatchesAlreadyThere, 1);
                     self.later(Phase::Send, batch, Duration::ZERO);
                 } else {
-                    let cause = Cause::text("waiting for replicas");
-                    let wait = self.count_failure(stream, Some(&batch.taken.to), &cause);
-                    self.ask_later(batch, why, wait);
+                    self.ask_again(batch, why, &Cause::text("waiting for replicas"));
                 }
             }
             Ok(stand @ (Stand::There { records: 0, .. } | Stand::Blind | Stand::Unknown))

@@ -258,8 +258,8 @@ impl World {
         );
     }
 
-    /// What the broker does with a batch; where it may not be asked, older runs' records come one by
-    /// one, and those that are there are refused.
+    /// What the broker does with a batch; where it may not be asked, older runs' records come one
+    /// by one, and those that are there are refused.
     fn arrive(&mut self, taken: &Taken) {
         if !self.blind || taken.run == self.spool.current_run() {
             return self.broker.append(taken);
