@@ -41,6 +41,8 @@ mod rights;
 
 mod outage;
 
+mod power;
+
 mod policies;
 
 mod quiet;
