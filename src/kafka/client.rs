@@ -21,7 +21,8 @@ pub struct ClientConfig {
     pub client_id: String,
     /// Deadline for a connection, security included.
     pub connect_timeout: Duration,
-    /// Deadline from a request's first byte to its answer's last; then the connection is closed.
+    /// Deadline for an answer, from the request's first byte or from the answer before it on the
+    /// connection; then the connection is closed.
     pub request_timeout: Duration,
     /// Longest time a broker may wait for its followers.
     pub server_timeout: Duration,

@@ -7,6 +7,8 @@
 //!
 //! # Invariants
 //! - Who waits is noted in the order of the bytes on the wire, before the bytes are written.
+//! - Who waits longest is answered within `request_timeout` of its own writing or of the answer
+//!   before it.
 //! - Any doubt (an error, a deadline, a length out of bounds, a foreign correlation id, an answer
 //!   that does not parse) closes the connection for good; everyone who waits gets the reason.
 //! - Dropping a call's future leaves the connection whole: its answer is read and thrown away.
@@ -262,7 +264,12 @@ impl Shared {
             if state.in_flight.front().map(|w| w.correlation_id) != id {
                 return Err(foreign());
             }
-            state.in_flight.pop_front().ok_or_else(foreign)?
+            let answered = state.in_flight.pop_front().ok_or_else(foreign)?;
+            // A broker answers one request of a connection at a time: the next one's time begins.
+            if let Some(next) = state.in_flight.front_mut() {
+                next.deadline = Instant::now() + self.request_timeout;
+            }
+            answered
         };
         // Whoever asked may have gone; the answer was theirs all the same.
         drop(waiter.answer.send(Ok(frame)));

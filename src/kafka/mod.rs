@@ -11,8 +11,8 @@
 //!
 //! # Bounds
 //! Connections: two a known broker and one for metadata. A connection's queue: 16 requests waiting,
-//! 64 under way. Answers: `response_bytes_max`. Time: `connect_timeout`, then `request_timeout` a
-//! request. Metadata requests: one each `metadata_interval`.
+//! 64 under way. Answers: `response_bytes_max`. Time: `connect_timeout`, then `request_timeout` an
+//! answer. Metadata requests: one each `metadata_interval`.
 
 mod admin;
 pub mod batch;

@@ -48,7 +48,7 @@ impl Client {
                 }
                 code => {
                     return Err(Error::Code {
-                        what: "get a producer id",
+                        what: "get a producer id, for which WRITE on any topic is enough",
                         code,
                     });
                 }

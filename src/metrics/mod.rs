@@ -63,6 +63,8 @@ pub enum Counter {
     ProtocolErrors,
     /// Produce requests sent.
     ProduceRequests,
+    /// Those of them on the slow road.
+    ProduceRequestsApart,
     /// Batches sent.
     Batches,
     /// Batches sent again with the same bytes.
@@ -75,6 +77,8 @@ pub enum Counter {
     Throttled,
     /// Streams whose position was asked of Kafka.
     Resumed,
+    /// Those of them where it could not be asked.
+    ResumedBlind,
 }
 
 /// What goes up and down.
@@ -119,7 +123,7 @@ pub enum Histogram {
     ProduceSeconds,
 }
 
-const COUNTERS: usize = Counter::Resumed as usize + 1;
+const COUNTERS: usize = Counter::ResumedBlind as usize + 1;
 const GAUGES: usize = Gauge::DrainMs as usize + 1;
 const HISTOGRAMS: usize = Histogram::ProduceSeconds as usize + 1;
 const BUCKETS: usize = 16;

@@ -131,6 +131,12 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
         "Produce requests sent to Kafka.",
     ),
     plain(
+        Counter::ProduceRequestsApart,
+        "produce_requests_apart_total",
+        "Those of them that went on a broker's second connection, for partitions that are slow or \
+         short of replicas.",
+    ),
+    plain(
         Counter::Batches,
         "produce_batches_total",
         "Batches sent to Kafka.",
@@ -159,6 +165,12 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
         Counter::Resumed,
         "streams_resumed_total",
         "Streams whose position was asked of Kafka.",
+    ),
+    plain(
+        Counter::ResumedBlind,
+        "streams_resumed_blind_total",
+        "Those of them that Kafka did not let us ask about (READ is missing): what earlier runs \
+         left goes again one record a batch.",
     ),
 ];
 

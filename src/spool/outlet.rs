@@ -102,6 +102,9 @@ pub struct Leftover {
     pub last_sequence: u64,
     /// Kafka offset behind the last record known to be confirmed, where a search may start.
     pub offset: Option<i64>,
+    /// Some of its records are dropped or damaged, and whether Kafka has those is not known: until
+    /// it is, nobody knows how the sequences behind them count on.
+    pub holes: bool,
 }
 
 /// What the spool must know of a topic, once Kafka was asked.
@@ -152,6 +155,12 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// acknowledged.
     #[expect(clippy::too_many_arguments, reason = "what Kafka said, flat")]
     fn resolved(&self, stream: StreamId, run: Run, next: u64, offset: Option<i64>, proven: bool);
+
+    /// While a stream is blind, any of its records of older runs may be in Kafka, for it could not
+    /// be asked: none expires, and where one is dropped all the same the stream is unresolved
+    /// again, with [`Leftover::holes`]. Said before [`Outlet::resolved`]; [`Outlet::rebase`] ends
+    /// it too.
+    fn blind(&self, stream: StreamId, blind: bool);
 
     /// Kafka has lost records of this stream that it had confirmed, or their fate cannot be known:
     /// goes to the ledger or is counted as maybe twice.

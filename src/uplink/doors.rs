@@ -35,6 +35,8 @@ struct State {
     /// Since when it does not answer.
     away_since: Option<Instant>,
     usual: Duration,
+    /// When the last answer came, on either road.
+    answered: [Option<Instant>; 2],
 }
 
 /// All brokers that were sent to.
@@ -93,25 +95,32 @@ impl Doors {
     }
 
     /// The broker has answered: after how long, and for how long it wants to be left alone. Whether
-    /// that was slow.
+    /// that was slow: it answers one request of a connection at a time, so one that waited behind
+    /// another is not to blame for that.
     pub(super) fn answered(
         &mut self,
         door: Door,
         road: Road,
         (took, throttle): (Duration, Duration),
     ) -> bool {
+        let now = Instant::now();
         let state = self.states.entry(door).or_default();
         state.failures = 0;
         state.away_since = None;
-        state.quiet_until = (!throttle.is_zero()).then(|| Instant::now() + throttle);
+        state.quiet_until = (!throttle.is_zero()).then(|| now + throttle);
+        let before = match road {
+            Road::Main => state.answered[0].replace(now),
+            Road::Slow => state.answered[1].replace(now),
+        };
+        let took = before.map_or(took, |before| took.min(now - before));
         let slow = !state.usual.is_zero() && took > SLOW_LEAST.max(state.usual * SLOW_FACTOR);
-        if road == Road::Main {
-            state.usual = if state.usual.is_zero() {
-                took
-            } else {
-                (state.usual * 7 + took) / 8
-            };
-        }
+        // One slow answer must not make the next ones usual; a dozen of them do, for then it is
+        // the broker that has become slow, and not a partition.
+        state.usual = if state.usual.is_zero() {
+            took
+        } else {
+            (state.usual * 7 + took.min(state.usual * 2)) / 8
+        };
         slow
     }
 
@@ -202,25 +211,36 @@ mod tests {
         assert!(doors.is_open(DOOR, Road::Main, Instant::now()));
     }
 
-    #[test]
-    fn slow_is_measured_by_the_usual() {
-        let mut doors = doors();
-        for _ in 0..20 {
-            assert!(!doors.answered(
-                DOOR,
-                Road::Main,
-                (Duration::from_millis(10), Duration::ZERO)
-            ));
+    /// Requests that were out for these times, and whether each was slow; they are sent `pipelined`
+    /// or one after the other.
+    async fn slow(doors: &mut Doors, pipelined: bool, times_ms: &[u64]) -> Vec<bool> {
+        let mut slow = Vec::new();
+        let mut out_ms = 0;
+        for ms in times_ms {
+            tokio::time::advance(Duration::from_millis(*ms)).await;
+            out_ms = if pipelined { out_ms + ms } else { *ms };
+            let took = Duration::from_millis(out_ms);
+            slow.push(doors.answered(DOOR, Road::Main, (took, Duration::ZERO)));
         }
-        assert!(!doors.answered(
-            DOOR,
-            Road::Main,
-            (Duration::from_millis(700), Duration::ZERO)
-        ));
-        assert!(doors.answered(
-            DOOR,
-            Road::Main,
-            (Duration::from_millis(900), Duration::ZERO)
-        ));
+        slow
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_is_measured_by_the_usual() {
+        let mut doors = doors();
+        assert_eq!(slow(&mut doors, false, &[10; 20]).await, [false; 20]);
+        assert_eq!(slow(&mut doors, false, &[700, 900]).await, [false, true]);
+        // One that is slow does not make the next ones usual.
+        assert_eq!(slow(&mut doors, false, &[5_000, 2_000]).await, [true; 2]);
+        let answers = slow(&mut doors, false, &[1_000; 20]).await;
+        assert!(answers[0] && !answers[19], "{answers:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waited_behind_a_slow_request_is_not_slow() {
+        let mut doors = doors();
+        slow(&mut doors, false, &[10; 20]).await;
+        let answers = slow(&mut doors, true, &[5_000, 10]).await;
+        assert_eq!(answers, [true, false]);
     }
 }

@@ -92,6 +92,7 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
+            Some(code) if self.text == name(code) => write!(f, "{} ({code})", self.text),
             Some(code) => write!(f, "{} ({code} {})", self.text, name(code)),
             None => f.write_str(&self.text),
         }
@@ -109,7 +110,7 @@ pub fn of_call(error: &Error) -> SendError {
         Error::Lost { .. } | Error::Malformed { .. } => {
             SendError::Unknown(Cause::text(error.to_string()))
         }
-        Error::Code { code, .. } => of_code(*code, None),
+        Error::Code { what, code } => of_code(*code, Some(what)),
     }
 }
 
@@ -144,6 +145,8 @@ pub fn is_denied(code: i16) -> bool {
     class(code) == Class::Denied
 }
 
+/// 29: a right on the topic is missing.
+pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 /// 46: an earlier try was appended.
 pub const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
 /// 1: an offset outside the log.

@@ -23,7 +23,7 @@ use super::{Batch, Door, Engine, Reply, Stand};
 use crate::backoff::{Backoff, Random};
 use crate::config::checked::Kafka;
 use crate::kafka::client::Road;
-use crate::metrics::{Gauge, Metrics};
+use crate::metrics::{Counter, Gauge, Metrics};
 use crate::spool::outlet::TakeLimits;
 use crate::spool::{Leftover, Outlet, StreamId, Taken, TopicPartition};
 
@@ -320,6 +320,9 @@ impl<E: Engine> Pump<E> {
 
     fn send(&mut self, door: Door, road: Road, batches: Vec<Batch>) {
         self.doors.goes(door, road);
+        if road == Road::Slow {
+            self.metrics.add(Counter::ProduceRequestsApart, 1);
+        }
         let engine = Arc::clone(&self.engine);
         self.tasks.spawn(async move {
             let reply = engine.send(door, road, batches).await;
@@ -378,6 +381,7 @@ impl<E: Engine> Pump<E> {
         };
         if trouble.blind.is_some_and(|(run, _)| taken.run > run) {
             trouble.blind = None;
+            self.outlet.blind(stream, false);
         }
         let records = trouble.cut(&taken);
         let (first, rest) = split(taken, records);

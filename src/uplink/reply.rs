@@ -23,16 +23,18 @@ use super::{Batch, Door, Engine, Reply, Sent, Stand};
 use crate::kafka::client::Road;
 use crate::metrics::Counter;
 use crate::spool::outlet::Doubt;
-use crate::spool::{Run, StreamId};
+use crate::spool::{Run, StreamId, TopicPartition};
 
-/// Least time between two lines about failures.
+/// Least time between two lines about failures, and between `STALLS_MAX` about stalled partitions.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+const STALLS_MAX: u32 = 20;
 
 /// Failures, summed up for the log.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     last: Option<Instant>,
     unsaid: u64,
+    stalls: (Option<Instant>, u32),
 }
 
 impl Report {
@@ -46,6 +48,19 @@ impl Report {
         tracing::warn!(%cause, unsaid = self.unsaid, "{what}");
         self.last = Some(Instant::now());
         self.unsaid = 0;
+    }
+
+    /// Names a partition that cannot be sent.
+    fn stalled(&mut self, to: &TopicPartition, cause: &Cause) {
+        let (since, said) = &mut self.stalls;
+        if since.is_none_or(|since| since.elapsed() > REPORT_EVERY) {
+            (*since, *said) = (Some(Instant::now()), 0);
+        }
+        *said += 1;
+        if *said <= STALLS_MAX {
+            let (topic, partition) = (&to.topic, to.partition);
+            tracing::warn!(%topic, partition, %cause, "partition is held up; its records wait");
+        }
     }
 }
 
@@ -66,11 +81,17 @@ impl<E: Engine> Pump<E> {
             self.reopen(door);
         }
         let streams = reply.answers.len();
+        // Where the codes name the culprits, nobody else is suspected.
+        let named = reply.answers.iter().any(|(_, result)| {
+            let cause = result.as_ref().err().map(SendError::cause);
+            cause.is_some_and(|cause| cause.code.is_some_and(is_sick))
+        });
+        let suspect = slow && !named;
         for (batch, result) in reply.answers {
             let stream = batch.taken.stream;
-            if slow && (streams > 1 || road == Road::Slow) {
+            if suspect {
                 self.troubles.entry(stream).sick = (streams / 2).max(1);
-            } else if road == Road::Slow && !slow && result.is_ok() {
+            } else if road == Road::Slow && !suspect && result.is_ok() {
                 self.troubles.entry(stream).sick = 0;
             }
             match result {
@@ -102,7 +123,9 @@ impl<E: Engine> Pump<E> {
         let Some(trouble) = self.troubles.get_mut(stream) else {
             return;
         };
-        trouble.succeeded(already_there);
+        if trouble.succeeded(already_there) {
+            self.outlet.blind(stream, false);
+        }
         trouble.phase = Phase::Idle;
         if std::mem::take(&mut trouble.stalled) {
             self.outlet.stalled(stream, false);
@@ -123,7 +146,7 @@ impl<E: Engine> Pump<E> {
         let stream = batch.taken.stream;
         let cause = error.cause();
         batch.doubtful |= !error.surely_not_appended();
-        let wait = self.count_failure(stream, &cause);
+        let wait = self.count_failure(stream, Some(&batch.taken.to), &cause);
         match error {
             SendError::TooLarge(_) | SendError::Rejected(..) if batch.doubtful => {
                 self.ask_later(batch, Why::Refused(cause), Duration::ZERO);
@@ -164,7 +187,12 @@ impl<E: Engine> Pump<E> {
     }
 
     /// Counts a stream's failure, tells the spool of one that lasts, and says how long to wait.
-    fn count_failure(&mut self, stream: StreamId, cause: &Cause) -> Duration {
+    fn count_failure(
+        &mut self,
+        stream: StreamId,
+        to: Option<&TopicPartition>,
+        cause: &Cause,
+    ) -> Duration {
         self.report.failed("batch was not acknowledged", cause);
         let random = self.random.draw();
         let backoff = self.limits.backoff;
@@ -177,12 +205,20 @@ impl<E: Engine> Pump<E> {
         if !trouble.stalled && since.elapsed() > STALLED_AFTER && self.doors.any_well() {
             trouble.stalled = true;
             self.outlet.stalled(stream, true);
+            if let Some(to) = to {
+                self.report.stalled(to, cause);
+            }
         }
         backoff.wait(trouble.failures, random)
     }
 
     fn ask_later(&mut self, batch: Batch, why: Why, wait: Duration) {
         self.later(Phase::Ask, batch, wait).why = why;
+    }
+
+    fn ask_again(&mut self, batch: Batch, why: Why, cause: &Cause) {
+        let wait = self.count_failure(batch.taken.stream, Some(&batch.taken.to), cause);
+        self.ask_later(batch, why, wait);
     }
 
     fn later(
@@ -205,10 +241,7 @@ impl<E: Engine> Pump<E> {
         let all = u64::try_from(batch.taken.records.len()).unwrap_or(u64::MAX);
         let wait = self.limits.backoff.first;
         match result {
-            Err(error) => {
-                let wait = self.count_failure(stream, &error.cause());
-                self.ask_later(batch, why, wait);
-            }
+            Err(error) => self.ask_again(batch, why, &error.cause()),
             Ok(Stand::NoIdentity) => self.rebase(batch, None, None),
             Ok(Stand::Unidentified) => {
                 self.rebase(batch, None, Some(Doubt::MaybeTwice(all)));
@@ -226,8 +259,7 @@ impl<E: Engine> Pump<E> {
                     self.metrics.add(Counter::BatchesAlreadyThere, 1);
                     self.later(Phase::Send, batch, Duration::ZERO);
                 } else {
-                    let wait = self.count_failure(stream, &Cause::text("waiting for replicas"));
-                    self.ask_later(batch, why, wait);
+                    self.ask_again(batch, why, &Cause::text("waiting for replicas"));
                 }
             }
             Ok(stand @ (Stand::There { records: 0, .. } | Stand::Blind | Stand::Unknown))
@@ -266,7 +298,7 @@ impl<E: Engine> Pump<E> {
             }
             Ok(Stand::Fenced) => self.fenced(batch),
             Ok(Stand::Blind) => match why {
-                Why::OutOfOrder => self.go_blind(batch),
+                Why::OutOfOrder => self.lost_place(batch),
                 Why::Fenced => self.fenced(batch),
                 _ => {
                     self.later(Phase::Send, batch, Duration::ZERO);
@@ -275,13 +307,19 @@ impl<E: Engine> Pump<E> {
         }
     }
 
-    /// One record a batch, for we may not ask: none of this try was appended, but earlier ones may
-    /// be.
-    fn go_blind(&mut self, batch: Batch) {
-        let stream = batch.taken.stream;
-        let run = batch.taken.run;
-        self.troubles.entry(stream).blind = Some((run, 0));
-        self.hold(stream, Duration::ZERO);
+    /// The broker expects other records here than those behind what it has confirmed, and we may
+    /// not ask which.
+    fn lost_place(&mut self, batch: Batch) {
+        let taken = &batch.taken;
+        tracing::error!(
+            topic = %taken.to.topic,
+            partition = taken.to.partition,
+            "Kafka has not the sequence that it had confirmed (45): records may be lost there; \
+             with the right READ on the topic it would be known which"
+        );
+        let records = u64::try_from(taken.records.len()).unwrap_or(u64::MAX);
+        let twice = batch.doubtful.then_some(Doubt::MaybeTwice(records));
+        self.rebase(batch, None, twice);
     }
 
     fn fenced(&mut self, batch: Batch) {
@@ -291,7 +329,9 @@ impl<E: Engine> Pump<E> {
             "another gateway writes under our producer id: a copy of this one's data is in use; \
              taking a new id"
         );
-        let twice = batch.doubtful.then(|| {
+        let blind = self.troubles.get(batch.taken.stream);
+        let blind = blind.is_some_and(|trouble| trouble.blind.is_some());
+        let twice = (batch.doubtful || blind).then(|| {
             Doubt::MaybeTwice(u64::try_from(batch.taken.records.len()).unwrap_or(u64::MAX))
         });
         let sent_as = batch.taken.sent_as;
@@ -326,6 +366,9 @@ impl<E: Engine> Pump<E> {
             if let Doubt::MaybeTwice(records) = doubt {
                 self.metrics.add(Counter::MaybeTwice, records);
             }
+        }
+        if let Some(trouble) = self.troubles.get_mut(stream) {
+            trouble.blind = None;
         }
         let engine = Arc::clone(&self.engine);
         let outlet = Arc::clone(&self.outlet);
@@ -375,7 +418,7 @@ impl<E: Engine> Pump<E> {
     pub(super) fn stored(&mut self, stream: StreamId, result: Result<(), SendError>) {
         let failed = result
             .err()
-            .map(|error| self.count_failure(stream, &error.cause()));
+            .map(|error| self.count_failure(stream, None, &error.cause()));
         if self.resumes.stored(stream, failed) {
             self.outlet.stalled(stream, false);
         }

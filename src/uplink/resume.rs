@@ -44,6 +44,8 @@ pub(super) struct Resumes {
     /// When the spool is asked for leftovers again, and when it had some last.
     look_due: Option<Instant>,
     had_some: Option<Instant>,
+    /// It was said that we may not ask.
+    said: bool,
 }
 
 impl Resumes {
@@ -134,6 +136,19 @@ impl<E: Engine> Pump<E> {
         }
     }
 
+    /// We may not ask: one record a batch tells (DESIGN.md 2.2 rule 5).
+    fn go_blind(&mut self, leftover: &Leftover) {
+        let Leftover { stream, run, .. } = *leftover;
+        self.metrics.add(Counter::ResumedBlind, 1);
+        self.outlet.blind(stream, true);
+        self.troubles.entry(stream).blind = Some((run, 0));
+        if !std::mem::replace(&mut self.resumes.said, true) {
+            let (topic, partition) = (&leftover.to.topic, leftover.to.partition);
+            tracing::warn!(%topic, partition, "Kafka does not let us ask where records stand: what \
+                earlier runs left goes again one record a batch; READ on the topics would help");
+        }
+    }
+
     fn resumed_one(&mut self, leftover: &Leftover, result: Result<Stand, SendError>) {
         let Leftover { stream, run, .. } = *leftover;
         let records = (leftover.last_sequence + 1).saturating_sub(leftover.sequence);
@@ -183,7 +198,7 @@ impl<E: Engine> Pump<E> {
                 rebase(self, Some(leftover.sent_as), doubt);
             }
             Ok(Stand::Blind) => {
-                self.troubles.entry(stream).blind = Some((run, 0));
+                self.go_blind(leftover);
                 done(self, 0, None, false);
             }
             Err(error) => {

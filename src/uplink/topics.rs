@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{Backoff, Random};
 use crate::config::checked::TopicCreation;
-use crate::kafka::client::{Client, CreateOutcome, TopicLimits, TopicMetadata};
+use crate::kafka::client::{Client, CreateOutcome, Error, TopicLimits, TopicMetadata};
 use crate::spool::outlet::TopicFacts;
 use crate::spool::{Outlet, TopicId};
 
-use super::error::Cause;
+use super::error::{Cause, TOPIC_AUTHORIZATION_FAILED, is_denied};
 
 /// How often the partition counts of known topics are asked again: they may grow.
 const REFRESH_EVERY: Duration = Duration::from_mins(5);
@@ -47,7 +47,8 @@ struct Known {
 struct Missing {
     failures: u32,
     due: Option<Instant>,
-    reported: Option<Instant>,
+    /// When, and for which cause.
+    reported: Option<(Instant, Cause)>,
 }
 
 /// The watcher of topics.
@@ -163,7 +164,10 @@ impl Topics {
 
     /// Makes the topic if that is wanted; else reports it, seldom.
     async fn absent(&mut self, name: &Arc<str>, code: i16) {
-        let mut cause = Cause::code(code, None);
+        // Who may not describe a topic is not told whether it is there.
+        let denied = code == TOPIC_AUTHORIZATION_FAILED;
+        let words = denied.then_some("no right to DESCRIBE it, which WRITE brings along");
+        let mut cause = Cause::code(code, words);
         if code == UNKNOWN_TOPIC_OR_PARTITION
             && let Some(creation) = &self.creation
         {
@@ -181,6 +185,9 @@ impl Topics {
                     // Its leaders show up in the metadata a moment later.
                     cause = Cause::text("just created");
                 }
+                Err(Error::Code { code, .. }) if is_denied(code) => {
+                    cause = Cause::code(code, Some("no right to CREATE it"));
+                }
                 Err(error) => cause = Cause::text(format!("cannot be created: {error}")),
             }
         }
@@ -188,14 +195,16 @@ impl Topics {
         missing.failures = missing.failures.saturating_add(1);
         let now = Instant::now();
         missing.due = Some(now + self.backoff.wait(missing.failures, self.random.draw()));
-        let said = missing.reported.is_some_and(|at| now - at < REPORT_EVERY);
+        let reported = missing.reported.as_ref();
+        let said = reported.is_some_and(|(at, of)| *of == cause && now - *at < REPORT_EVERY);
         if cause.text != "just created" && !said {
-            missing.reported = Some(now);
-            tracing::warn!(
-                topic = %name,
-                %cause,
-                "topic is not there; its records wait in the spool"
-            );
+            missing.reported = Some((now, cause.clone()));
+            let what = if denied {
+                "topic may not be used"
+            } else {
+                "topic is not there"
+            };
+            tracing::warn!(topic = %name, %cause, "{what}; its records wait in the spool");
         }
     }
 

@@ -95,8 +95,8 @@ impl Trouble {
         }
     }
 
-    /// A batch went through.
-    pub(super) fn succeeded(&mut self, already_there: bool) {
+    /// A batch went through. Whether that ends what was blind.
+    pub(super) fn succeeded(&mut self, already_there: bool) -> bool {
         self.failures = 0;
         self.since = None;
         self.why = Why::Doubt;
@@ -107,12 +107,9 @@ impl Trouble {
         if let Some((_, successes)) = &mut self.blind {
             *successes = if already_there { 0 } else { *successes + 1 };
         }
-        if self
-            .blind
-            .is_some_and(|(_, successes)| successes >= BLIND_ENOUGH)
-        {
-            self.blind = None;
-        }
+        self.blind
+            .take_if(|(_, successes)| *successes >= BLIND_ENOUGH)
+            .is_some()
     }
 
     /// Nothing is left to remember.

@@ -4,6 +4,8 @@
 pub mod gateway;
 pub mod kafka;
 pub mod oracle;
+pub mod spool;
+pub mod uplink;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 pub use gateway::{Figures, Gateway};
 pub use kafka::Kafka;
 pub use oracle::Load;
+pub use spool::MemorySpool;
 
 /// A path below `tests/`.
 pub fn tests_dir(path: &str) -> PathBuf {

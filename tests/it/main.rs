@@ -38,6 +38,10 @@ mod kill9;
 
 mod frozen;
 
+mod slow;
+
+mod rights;
+
 mod outage;
 
 mod power;

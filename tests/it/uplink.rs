@@ -1,156 +1,16 @@
 //! The uplink against a real Kafka, with a spool in memory: whatever happens to brokers and to the
 //! gateway, each record is in Kafka once and in order.
 
-mod spool;
-
 use std::collections::BTreeMap;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tidegate::config::checked::{self, Delivery, TopicCreation};
+use tidegate::config::checked::{self, TopicCreation};
 use tidegate::kafka::Compression;
-use tidegate::metrics::{Counter, Metrics};
+use tidegate::metrics::Counter;
 use tidegate::spool::outlet::Doubt;
-use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Kafka, pause, run, wait};
-use spool::MemorySpool;
-
-fn config(kafka: &Kafka) -> checked::Kafka {
-    checked::Kafka {
-        bootstrap_servers: kafka.bootstrap.split(',').map(str::to_owned).collect(),
-        delivery: Delivery::ExactlyOnce,
-        compression: Compression::Zstd,
-        client_id: "tidegate-test".into(),
-        provenance: true,
-        connect_timeout: Duration::from_secs(3),
-        request_timeout: Duration::from_secs(6),
-        server_timeout: Duration::from_secs(3),
-        batch_bytes_max: 256 << 10,
-        request_bytes_max: 1 << 20,
-        retry_backoff: (Duration::from_millis(100), Duration::from_secs(2)),
-        security: Default::default(),
-        topic_creation: None,
-    }
-}
-
-/// A gateway's uplink in a runtime of its own, so that it can die at once.
-struct Uplink {
-    runtime: tokio::runtime::Runtime,
-    shutdown: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
-    metrics: Arc<Metrics>,
-}
-
-impl Uplink {
-    fn start(config: &checked::Kafka, spool: &Arc<MemorySpool>) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let shutdown = CancellationToken::new();
-        let metrics = Arc::new(Metrics::default());
-        let guard = runtime.enter();
-        let outlet: Arc<dyn tidegate::spool::Outlet> = spool.clone();
-        let task = tidegate::uplink::spawn(
-            config,
-            "test-1",
-            outlet,
-            Arc::clone(&metrics),
-            shutdown.clone(),
-        );
-        drop(guard);
-        Self {
-            runtime,
-            shutdown,
-            task,
-            metrics,
-        }
-    }
-
-    /// As SIGTERM does.
-    fn stop(self) {
-        self.shutdown.cancel();
-        let ended = async { tokio::time::timeout(Duration::from_secs(10), self.task).await };
-        self.runtime.block_on(ended).unwrap().unwrap();
-    }
-
-    /// As SIGKILL does: sockets close, nothing is said.
-    fn kill(self) {
-        self.runtime.shutdown_background();
-    }
-
-    fn count(&self, counter: Counter) -> u64 {
-        self.metrics.count(counter)
-    }
-}
-
-/// What Kafka has of a topic, by partition.
-fn read(kafka: &Kafka, topic: &str) -> BTreeMap<i32, Vec<String>> {
-    let mut kcat = Command::new("kcat");
-    kcat.args(["-C", "-e", "-q", "-b", &kafka.bootstrap, "-t", topic]);
-    let mut all: BTreeMap<i32, Vec<String>> = BTreeMap::new();
-    for line in run(kcat.args(["-f", "%p %s\n"])).lines() {
-        let (partition, value) = line.split_once(' ').unwrap();
-        let values = all.entry(partition.parse().unwrap()).or_default();
-        values.push(value.to_owned());
-    }
-    all
-}
-
-/// Missing 0, twice 0, out of order 0.
-fn check(kafka: &Kafka, spool: &MemorySpool, topic: &str) {
-    let (wanted, found) = (spool.values(topic), read(kafka, topic));
-    let records: usize = wanted.values().map(Vec::len).sum();
-    let (mut missing, mut twice, mut disorder) = (0, 0, 0);
-    for (partition, wanted) in &wanted {
-        let none = Vec::new();
-        let found = found.get(partition).unwrap_or(&none);
-        let mut seen = std::collections::HashMap::new();
-        for value in found {
-            *seen.entry(value).or_insert(0usize) += 1;
-        }
-        missing += wanted
-            .iter()
-            .filter(|value| !seen.contains_key(value))
-            .count();
-        twice += seen.values().filter(|count| **count > 1).count();
-        disorder += usize::from(found != wanted);
-    }
-    eprintln!(
-        "{topic}: {records} records: missing {missing}, twice {twice}, partitions out of order \
-         {disorder}"
-    );
-    assert_eq!((missing, twice, disorder), (0, 0, 0));
-}
-
-fn drained(spool: &MemorySpool, seconds: u64) {
-    wait("everything in Kafka", seconds, || {
-        (spool.waiting() == 0).then_some(())
-    });
-}
-
-/// Adds records to `partitions` of a topic every 5 ms while `body` runs.
-fn under_load(spool: &Arc<MemorySpool>, topic: &str, partitions: i32, body: impl FnOnce()) {
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = {
-        let (stop, spool, topic) = (Arc::clone(&stop), Arc::clone(spool), topic.to_owned());
-        std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                for partition in 0..partitions {
-                    spool.add(&topic, partition, (3, 100));
-                }
-                pause(Duration::from_millis(5));
-            }
-        })
-    };
-    body();
-    stop.store(true, Ordering::Relaxed);
-    load.join().unwrap();
-}
+use crate::harness::uplink::{Uplink, check, config, drained, read, under_load};
+use crate::harness::{Kafka, MemorySpool, pause, wait};
 
 #[test]
 fn a_steady_flow_is_batched_and_each_run_has_the_next_epoch() {
@@ -158,7 +18,7 @@ fn a_steady_flow_is_batched_and_each_run_has_the_next_epoch() {
     kafka.create_topic("uplink-steady", 20);
     let mut spool = MemorySpool::new();
     for _ in 0..3 {
-        let uplink = Uplink::start(&config(kafka), &spool);
+        let uplink = Uplink::to(kafka, &spool);
         under_load(&spool, "uplink-steady", 20, || {
             pause(Duration::from_secs(1))
         });
@@ -188,14 +48,14 @@ fn crashes_with_stale_cursors_lose_and_repeat_nothing() {
     kafka.create_topic("uplink-crash", 5);
     let mut spool = MemorySpool::new();
     for round in 0..8 {
-        let uplink = Uplink::start(&config(kafka), &spool);
+        let uplink = Uplink::to(kafka, &spool);
         under_load(&spool, "uplink-crash", 5, || {
             pause(Duration::from_millis(700))
         });
         uplink.kill();
         spool = spool.after_crash([0, 1, 7, 100, 1000][round % 5]);
     }
-    let uplink = Uplink::start(&config(kafka), &spool);
+    let uplink = Uplink::to(kafka, &spool);
     drained(&spool, 20);
     assert!(uplink.count(Counter::Resumed) > 0);
     assert_eq!(uplink.count(Counter::MaybeTwice), 0);
@@ -209,7 +69,7 @@ fn a_broker_killed_and_restarted_costs_time_only() {
     let kafka = Kafka::start(1, &[]);
     kafka.create_topic("t", 8);
     let spool = MemorySpool::new();
-    let uplink = Uplink::start(&config(&kafka), &spool);
+    let uplink = Uplink::to(&kafka, &spool);
     under_load(&spool, "t", 8, || {
         pause(Duration::from_secs(2));
         let start = Instant::now();
@@ -232,7 +92,7 @@ fn a_frozen_broker_costs_time_only() {
     let kafka = Kafka::start(1, &[]);
     kafka.create_topic("t", 8);
     let spool = MemorySpool::new();
-    let uplink = Uplink::start(&config(&kafka), &spool);
+    let uplink = Uplink::to(&kafka, &spool);
     under_load(&spool, "t", 8, || {
         pause(Duration::from_secs(2));
         kafka.cluster("pause", &["1"]);
@@ -261,7 +121,7 @@ fn a_late_request_of_a_dead_run_is_no_new_record() {
     let add =
         |spool: &MemorySpool| (0..4).for_each(|partition| spool.add("t", partition, (10, 100)));
     let spool = MemorySpool::new();
-    let uplink = Uplink::start(&config(&kafka), &spool);
+    let uplink = Uplink::to(&kafka, &spool);
     add(&spool);
     drained(&spool, 20);
     kafka.cluster("pause", &["1"]);
@@ -272,7 +132,7 @@ fn a_late_request_of_a_dead_run_is_no_new_record() {
     pause(Duration::from_millis(300));
     uplink.kill();
     let spool = spool.after_power_cut();
-    let uplink = Uplink::start(&config(&kafka), &spool);
+    let uplink = Uplink::to(&kafka, &spool);
     add(&spool);
     kafka.cluster("cont", &["1"]);
     drained(&spool, 30);
@@ -297,9 +157,7 @@ fn a_late_request_of_a_dead_run_is_no_new_record() {
 #[test]
 fn what_is_too_large_is_put_aside_alone() {
     let kafka = Kafka::shared();
-    let create = ["--create", "--topic", "uplink-large", "--partitions", "2"];
-    let bound = ["--config", "max.message.bytes=3000"];
-    kafka.tool("topics", &[&create[..], &bound].concat());
+    kafka.create_topic_with("uplink-large", 2, "max.message.bytes=3000");
     let config = checked::Kafka {
         compression: Compression::None,
         ..config(kafka)
@@ -323,14 +181,12 @@ fn what_is_too_large_is_put_aside_alone() {
 #[test]
 fn a_record_with_a_refused_timestamp_is_put_aside_alone() {
     let kafka = Kafka::shared();
-    let create = ["--create", "--topic", "uplink-clock", "--partitions", "1"];
-    let bound = ["--config", "message.timestamp.before.max.ms=3600000"];
-    kafka.tool("topics", &[&create[..], &bound].concat());
+    kafka.create_topic_with("uplink-clock", 1, "message.timestamp.before.max.ms=3600000");
     let spool = MemorySpool::new();
     spool.add("uplink-clock", 0, (10, 100));
     spool.add_at("uplink-clock", 0, (1, 77), 1_000);
     spool.add("uplink-clock", 0, (10, 100));
-    let uplink = Uplink::start(&config(kafka), &spool);
+    let uplink = Uplink::to(kafka, &spool);
     drained(&spool, 20);
     let sizes: Vec<usize> = spool.events().quarantined.iter().map(String::len).collect();
     assert_eq!(sizes, [77]);
@@ -345,7 +201,7 @@ fn a_deleted_topic_delays_no_other() {
         kafka.create_topic(topic, 2);
     }
     let spool = MemorySpool::new();
-    let uplink = Uplink::start(&config(&kafka), &spool);
+    let uplink = Uplink::to(&kafka, &spool);
     spool.add("gone", 0, (10, 100));
     drained(&spool, 20);
     under_load(&spool, "well", 2, || {
@@ -405,7 +261,7 @@ fn leaders_that_die_in_turn_cost_time_only() {
     let kafka = Kafka::start(3, &[]);
     kafka.create_topic("t", 12);
     let spool = MemorySpool::new();
-    let uplink = Uplink::start(&config(&kafka), &spool);
+    let uplink = Uplink::to(&kafka, &spool);
     under_load(&spool, "t", 12, || {
         pause(Duration::from_secs(2));
         for node in ["1", "2", "3"] {
@@ -430,13 +286,13 @@ fn an_expired_identity_is_searched_for_in_the_log() {
     let kafka = Kafka::start(1, &expiry);
     kafka.create_topic("t", 4);
     let spool = MemorySpool::new();
-    let uplink = Uplink::start(&config(&kafka), &spool);
+    let uplink = Uplink::to(&kafka, &spool);
     under_load(&spool, "t", 4, || pause(Duration::from_millis(500)));
     drained(&spool, 20);
     uplink.kill();
     pause(Duration::from_secs(4));
     let spool = spool.after_crash(50);
-    let uplink = Uplink::start(&config(&kafka), &spool);
+    let uplink = Uplink::to(&kafka, &spool);
     (0..4).for_each(|partition| spool.add("t", partition, (10, 100)));
     drained(&spool, 20);
     assert_eq!(uplink.count(Counter::Resumed), 4);
@@ -455,11 +311,11 @@ fn a_twin_costs_an_identity_and_no_record() {
         (0..2).for_each(|partition| spool.add("uplink-twin", partition, (10, 100)));
     };
     let first = MemorySpool::new();
-    let one = Uplink::start(&config(kafka), &first);
+    let one = Uplink::to(kafka, &first);
     add(&first);
     drained(&first, 20);
     let second = first.after_crash(0);
-    let two = Uplink::start(&config(kafka), &second);
+    let two = Uplink::to(kafka, &second);
     add(&second);
     drained(&second, 20);
     add(&first);
@@ -488,14 +344,14 @@ fn what_kafka_has_lost_is_told_and_the_rest_flows() {
     let kafka = Kafka::shared();
     kafka.create_topic("uplink-lost", 1);
     let spool = MemorySpool::new();
-    let uplink = Uplink::start(&config(kafka), &spool);
+    let uplink = Uplink::to(kafka, &spool);
     spool.add("uplink-lost", 0, (10, 100));
     drained(&spool, 20);
     uplink.kill();
     // As if ten more had been confirmed that the broker knows nothing of; then five that it was
     // never sent.
     let spool = spool.after_loss("uplink-lost", (10, 5));
-    let uplink = Uplink::start(&config(kafka), &spool);
+    let uplink = Uplink::to(kafka, &spool);
     drained(&spool, 20);
     let doubts = spool.events().doubts.clone();
     assert_eq!(doubts, [Doubt::LostByKafka { from: 10, to: 20 }]);

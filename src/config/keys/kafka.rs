@@ -65,7 +65,8 @@ pub(super) const KAFKA: Table = Table {
                 max: 2 * MINUTE,
             },
             default: Default::Is("10_000"),
-            doc: "Deadline for a broker's answer; must be above `server_timeout_ms`. Too little: \
+            doc: "Deadline for a broker's answer, from the request or from the answer before it on \
+                  that connection; must be above `server_timeout_ms`. Too little: \
                   slow answers are thrown away and asked for again. Too much: a frozen broker \
                   holds its partitions for that long, and what waits is written to flash.",
         },

@@ -7,7 +7,7 @@ use super::super::log::{self, SegmentId};
 use super::super::meta::{Loss, MetaBatch, Reason};
 use super::super::outlet::Doubt;
 use super::super::{Run, StreamId};
-use super::outlet::is_expired;
+use super::outlet::{is_expired, ttl_ms};
 use super::state::{Due, Segment, State};
 use super::stream::Span;
 use super::{Shared, wall_ms};
@@ -44,11 +44,12 @@ impl Shared {
         range: (u64, u64),
         reason: Reason,
     ) -> bool {
-        let fate_known = self
-            .state
-            .lock()
-            .stream(id)
-            .is_some_and(|s| !s.unresolved.contains(&run));
+        let fate_known = {
+            let mut state = self.state.lock();
+            let current = state.run;
+            let stream = state.stream(id);
+            stream.is_some_and(|stream| !stream.is_fate_open(run, current))
+        };
         let mut batch = MetaBatch::default();
         batch.loss(self.loss(id, run, range, reason));
         batch.drop_range(id, run, range, fate_known);
@@ -255,11 +256,7 @@ fn expired(state: &State, id: StreamId) -> Vec<(Run, (u64, u64))> {
     let Some(stream) = state.streams.get(id.0 as usize) else {
         return Vec::new();
     };
-    let ttl = state
-        .topics
-        .get(stream.topic.0 as usize)
-        .and_then(|topic| topic.options.ttl);
-    let ttl_ms = ttl.and_then(|ttl| i64::try_from(ttl.as_millis()).ok());
+    let ttl_ms = ttl_ms(state, id);
     let now_ms = wall_ms();
     let queue = if stream.cold.is_empty() {
         &stream.hot
@@ -304,11 +301,16 @@ fn oldest_segment(state: &State, lane: Option<u8>) -> Option<SegmentId> {
 
 /// Takes a dropped range out of memory and out of what is on disk.
 fn forget(state: &mut State, id: StreamId, run: Run, range: (u64, u64), due: &mut Due) {
+    let current = state.run;
     let Some(stream) = state.streams.get_mut(id.0 as usize) else {
         return;
     };
-    if stream.unresolved.contains(&run) {
+    if stream.is_fate_open(run, current) {
         stream.holes.push((run, range.0, range.1));
+        if !stream.unresolved.contains(&run) {
+            stream.unresolved.push(run);
+            stream.unresolved.sort_unstable();
+        }
     } else {
         stream.drop_numbers(run, range.0, range.1);
     }
@@ -338,6 +340,11 @@ fn forget(state: &mut State, id: StreamId, run: Run, range: (u64, u64), due: &mu
     let Some(stream) = state.streams.get_mut(id.0 as usize) else {
         return;
     };
+    if stream.spans.iter().all(|span| span.run != run) {
+        // Nothing of it is left that Kafka could be asked about.
+        stream.unresolved.retain(|unresolved| *unresolved != run);
+        stream.holes.retain(|hole| hole.0 != run);
+    }
     let nothing_before = stream
         .first_left()
         .is_none_or(|left| left >= (run, range.1));

@@ -142,7 +142,7 @@ impl Outlet for Spool {
         let mut all: Vec<Leftover> = state
             .streams
             .iter()
-            .filter(|s| !s.unresolved.is_empty())
+            .filter(|s| !s.unresolved.is_empty() && s.taken.is_none())
             .filter_map(leftover)
             .collect();
         all.sort_by_key(|leftover| leftover.run);
@@ -184,6 +184,12 @@ impl Outlet for Spool {
         self.shared.loader.notify_one();
         self.shared.changed.notify_one();
         self.shared.settle(due);
+    }
+
+    fn blind(&self, id: StreamId, blind: bool) {
+        if let Some(stream) = self.shared.state.lock().stream(id) {
+            stream.blind = blind;
+        }
     }
 
     fn doubt(&self, stream: StreamId, run: Run, doubt: Doubt) {
@@ -294,15 +300,24 @@ impl Stream {
         self.cold.front().or(self.hot.front())
     }
 
-    /// The next records of one run, up to a bound of bytes but at least one; none that has expired.
+    /// The next records of one run, up to a bound of bytes but at least one; none that has expired,
+    /// and none behind numbers that were never read back, for they have sequences of their own.
     fn take(&mut self, bytes_max: usize, expired: impl Fn(&Entry) -> bool) -> Option<Taken> {
         let cold = !self.cold.is_empty();
         let queue = if cold { &self.cold } else { &self.hot };
         let (run, first) = queue.front().map(|head| (head.run, head.number))?;
+        let drops = self.drops_of(run);
         let mut bytes = 0;
+        let mut next = first;
         let mut fits = |entry: &&Entry| {
             bytes += entry.record.size();
-            entry.run == run && (entry.number == first || (bytes <= bytes_max && !expired(entry)))
+            if entry.number > next {
+                let drop = drops.iter().find(|drop| drop.0 <= next && next < drop.1);
+                next = drop.map_or(next, |drop| drop.1);
+            }
+            let follows = entry.run == run && entry.number == next;
+            next += 1;
+            follows && (entry.number == first || (bytes <= bytes_max && !expired(entry)))
         };
         let count = queue.iter().take_while(|entry| fits(entry)).count();
         let entries = || queue.iter().take(count);
@@ -327,9 +342,11 @@ impl Stream {
     }
 }
 
-fn ttl_ms(state: &State, id: StreamId) -> Option<i64> {
-    let topic = state.streams.get(id.0 as usize)?.topic;
-    let ttl = state.topics.get(topic.0 as usize)?.options.ttl?;
+/// A stream's time to live; none while it is blind.
+pub(super) fn ttl_ms(state: &State, id: StreamId) -> Option<i64> {
+    let stream = state.streams.get(id.0 as usize)?;
+    let ttl = state.topics.get(stream.topic.0 as usize)?.options.ttl;
+    let ttl = ttl.filter(|_| !stream.blind)?;
     i64::try_from(ttl.as_millis()).ok()
 }
 
@@ -361,6 +378,7 @@ fn leftover(stream: &Stream) -> Option<Leftover> {
         last,
         last_sequence: numbering.sequence(last),
         offset: stream.offset,
+        holes: stream.holes.iter().any(|hole| hole.0 == run),
     })
 }
 
@@ -437,6 +455,7 @@ impl Shared {
         if let Some(stream) = state.stream(id) {
             stream.rebase(run, from, sent_as);
             stream.unresolved.clear();
+            stream.blind = false;
             stream.load_next = stream.load_next.max((run, from));
             stream.taken = None;
         }

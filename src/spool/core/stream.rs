@@ -166,6 +166,8 @@ pub(super) struct Stream {
     /// What is missing of unresolved runs: first number, number behind the last. Whether Kafka has
     /// them is not known yet.
     pub holes: Vec<(Run, u64, u64)>,
+    /// Set while its records of older runs may be in Kafka though the uplink sends them.
+    pub blind: bool,
     /// Set while the uplink cannot send it though it can send others.
     pub stalled: bool,
     /// Set while it holds more of the disk than a stalled stream may.
@@ -204,6 +206,7 @@ impl Stream {
             numberings: vec![Numbering::new(run)],
             unresolved: Vec::new(),
             holes: Vec::new(),
+            blind: false,
             stalled: false,
             refusing: false,
             held: false,
@@ -240,6 +243,11 @@ impl Stream {
             && !self.is_provisional()
             && self.unresolved.is_empty()
             && (!self.cold.is_empty() || (!self.hot.is_empty() && !self.has_unloaded(run)))
+    }
+
+    /// Whether Kafka may have records of a run that were not confirmed.
+    pub fn is_fate_open(&self, run: Run, current: Run) -> bool {
+        self.unresolved.contains(&run) || (self.blind && run < current)
     }
 
     /// Nothing of it is left to send.
@@ -451,7 +459,7 @@ impl Stream {
             .fold(known, SegmentId::min)
     }
 
-    fn drops_of(&self, run: Run) -> &[(u64, u64)] {
+    pub fn drops_of(&self, run: Run) -> &[(u64, u64)] {
         self.numberings
             .iter()
             .find(|n| n.run == run)

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use super::super::intake::{Incoming, Intake, Settle, Ticket, TopicOptions};
 use super::super::log::QUARANTINE;
 use super::super::log::sim::{Fail, Rng, SimStore};
-use super::super::meta::MetaError;
-use super::super::outlet::{Identity, Outlet, TakeLimits, Taken, TopicFacts};
+use super::super::meta::{MetaError, Reason};
+use super::super::outlet::{Identity, Leftover, Outlet, TakeLimits, Taken, TopicFacts};
 use super::super::{Run, StreamId, TopicPartition};
 use super::stream::{Entry, Stream};
 use super::writer::Clock;
@@ -131,6 +131,8 @@ struct World {
     resumed: u64,
     /// By topic.
     priorities: [u8; 4],
+    /// The broker may not be asked where it stands.
+    blind: bool,
 }
 
 impl World {
@@ -161,6 +163,7 @@ impl World {
             crashes: 0,
             resumed: 0,
             priorities: [0; 4],
+            blind: false,
         };
         world.identify();
         world
@@ -245,7 +248,7 @@ impl World {
         let at = usize::try_from(self.random.below(self.out.len() as u64)).unwrap();
         let (taken, appended) = self.out.swap_remove(at);
         match (appended, self.random.below(4)) {
-            (false, 0) if self.random.one_in(3) => {
+            (false, 0) if !self.blind && self.random.one_in(3) => {
                 let at = self.random.below(taken.numbers.len() as u64);
                 let number = taken.numbers[usize::try_from(at).unwrap()];
                 self.spool
@@ -253,7 +256,7 @@ impl World {
             }
             (false, 0) => self.spool.put_back(taken.stream),
             (false, 1) => {
-                self.broker.append(&taken);
+                self.arrive(&taken);
                 self.out.push((taken, true));
             }
             (appended, _) => self.acknowledge(&taken, appended),
@@ -262,7 +265,7 @@ impl World {
 
     fn acknowledge(&mut self, taken: &Taken, appended: bool) {
         if !appended {
-            self.broker.append(taken);
+            self.arrive(taken);
         }
         self.spool.appended(
             taken.stream,
@@ -270,6 +273,29 @@ impl World {
             *taken.numbers.last().unwrap(),
             None,
         );
+    }
+
+    /// What the broker does with a batch; where it may not be asked, older runs' records come one
+    /// by one, and those that are there are refused.
+    fn arrive(&mut self, taken: &Taken) {
+        if !self.blind || taken.run == self.spool.current_run() {
+            return self.broker.append(taken);
+        }
+        for (sequence, record) in (taken.sequence..).zip(&taken.records) {
+            let there = match self.broker.partition(&taken.to).last {
+                Some((run, last)) if run == taken.sent_as => sequence <= last,
+                last => last.is_some_and(|(run, _)| run > taken.sent_as),
+            };
+            let records = vec![record.clone()];
+            let one = Taken {
+                sequence,
+                records,
+                ..taken.clone()
+            };
+            if !there {
+                self.broker.append(&one);
+            }
+        }
     }
 
     fn crash(&mut self, lose_meta: bool) {
@@ -297,13 +323,15 @@ impl World {
     fn resolve(&mut self) {
         for left in self.spool.unresolved(100) {
             let state = self.broker.partition(&left.to).last;
+            self.spool.blind(left.stream, self.blind);
             let next = match state {
+                _ if self.blind => left.sequence,
                 Some((run, last)) if run == left.sent_as => left.sequence.max(last + 1),
                 Some((run, _)) if run > left.sent_as => left.last_sequence + 1,
                 _ => left.sequence,
             };
             self.resumed += 1;
-            let proven = self.random.one_in(2);
+            let proven = !self.blind && self.random.one_in(2);
             self.spool
                 .resolved(left.stream, left.run, next, None, proven);
         }
@@ -434,9 +462,10 @@ fn open(
     }
 }
 
-fn live(seed: u64, steps: u64) -> World {
+fn live(seed: u64, steps: u64, blind: bool) -> World {
     let mut world = World::new(seed, config());
     world.priorities = [0, 9, 4, 4];
+    world.blind = blind;
     for _ in 0..steps {
         match world.random.below(21) {
             0..=5 => {
@@ -488,7 +517,8 @@ fn seeded_lives_lose_nothing_and_send_each_record_once() {
         .unwrap_or(1);
     let (mut crashes, mut acked, mut resumed) = (0, 0, 0);
     for seed in first..first + seeds {
-        let mut world = live(seed, 400);
+        // Every third without the right to ask.
+        let mut world = live(seed, 400, seed % 3 == 0);
         world.drain();
         world.check(seed);
         crashes += world.crashes;
@@ -870,6 +900,8 @@ fn what_kafka_confirmed_before_it_was_written_is_no_hole_after_a_restart() {
         world.load();
         for taken in world.spool.take(&LIMITS, &mut |_, _| true) {
             numbers.extend(&taken.numbers);
+            let unbroken: Vec<u64> = (taken.sequence..).take(taken.records.len()).collect();
+            assert_eq!(taken.numbers, unbroken, "a batch over the gap");
             let last = *taken.numbers.last().unwrap();
             world.spool.appended(taken.stream, taken.run, last, None);
         }
@@ -880,6 +912,74 @@ fn what_kafka_confirmed_before_it_was_written_is_no_hole_after_a_restart() {
     );
     assert!(numbers.len() < 6, "the test has no gap: {numbers:?}");
     assert_eq!(world.metrics.count(Counter::LostDamaged), 0);
+}
+
+/// A world with six records on disk of which an earlier run does not know whether Kafka has them.
+fn left_over(seed: u64) -> (World, Leftover) {
+    let mut world = World::new(seed, config());
+    world.publish(0, 0, 10);
+    world.facts(1);
+    world.write();
+    for _ in 0..5 {
+        world.publish(0, 0, 10);
+    }
+    world.write();
+    world.crash(false);
+    let left = world.spool.unresolved(1).pop().unwrap();
+    assert_eq!((left.last - left.first, left.holes), (5, false));
+    (world, left)
+}
+
+#[test]
+fn what_is_dropped_while_blind_is_asked_about_again() {
+    let (mut world, left) = left_over(11);
+    let (stream, run) = (left.stream, left.run);
+    world.spool.blind(stream, true);
+    world
+        .spool
+        .resolved(stream, run, left.sequence, None, false);
+    world.load();
+    let middle = (left.first + 1, left.first + 3);
+    let shared = Arc::clone(&world.spool.shared);
+    assert!(shared.drop_range(stream, run, middle, Reason::Damaged));
+    world.take();
+    assert!(
+        world.out.is_empty(),
+        "sent under sequences that nobody knows"
+    );
+    let again = world.spool.unresolved(1).pop().unwrap();
+    assert_eq!(
+        (again.first, again.last, again.holes),
+        (left.first, left.last, true)
+    );
+    let identity = Identity {
+        producer_id: 1,
+        epoch: 100,
+        cluster_id: "c".into(),
+        device: String::new(),
+    };
+    world
+        .spool
+        .rebase(stream, run, left.first, identity)
+        .unwrap();
+    world.drain();
+    assert_eq!(world.broker.1.len(), 4);
+    assert_eq!(world.metrics.count(Counter::LostDamaged), 2);
+}
+
+#[test]
+fn a_leftover_that_is_dropped_whole_holds_nothing_up() {
+    let (mut world, left) = left_over(12);
+    let shared = Arc::clone(&world.spool.shared);
+    assert!(shared.drop_range(
+        left.stream,
+        left.run,
+        (left.first, left.last + 1),
+        Reason::Full
+    ));
+    world.publish(0, 0, 10);
+    world.drain();
+    assert_eq!(world.broker.1.len(), 1);
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(super) struct Identities {
     by_run: HashMap<Run, Identity>,
     /// The newest identity in this cluster; the next has its producer id and a greater epoch.
     newest: Option<Identity>,
+    /// The greatest epoch that earlier starts of the gateway had of each producer id.
+    earlier: HashMap<i64, i16>,
     /// What rebased streams take now, and which have it.
     shared: Option<(Identity, HashSet<StreamId>)>,
     /// Producer ids that another has taken over.
@@ -69,6 +71,11 @@ impl Identities {
                             false => self.newest = None,
                         }
                     }
+                    if *run < current {
+                        let greatest = self.earlier.entry(identity.producer_id);
+                        let greatest = greatest.or_insert(identity.epoch);
+                        *greatest = identity.epoch.max(*greatest);
+                    }
                 }
                 None if *run <= current => needing.push(*run),
                 None => {}
@@ -104,6 +111,14 @@ impl Identities {
     fn here(&self, run: Run) -> Option<&Identity> {
         let identity = self.by_run.get(&run);
         identity.filter(|identity| identity.cluster_id == self.cluster_id)
+    }
+
+    /// Whether an earlier start of the gateway had a greater epoch than this run. Where that one
+    /// has written, all that this run left is there: it went first.
+    pub(super) fn was_passed(&self, run: Run) -> bool {
+        let earlier = |of: &Identity| self.earlier.get(&of.producer_id).copied();
+        self.of(run)
+            .is_some_and(|identity| earlier(identity) > Some(identity.epoch))
     }
 
     /// The greatest epoch ever used with a producer id of ours.
@@ -216,6 +231,9 @@ mod tests {
         assert_eq!(all.learn("a", &known, Run(5)), [Run(4), Run(5)]);
         assert_eq!(all.next(), Next::Use(identity(7, 7, "a")));
         assert_eq!(all.next(), Next::Use(identity(7, 8, "a")));
+        all.stored(Run(5), identity(7, 8, "a"));
+        let passed = [1, 2, 3, 5].map(|run| all.was_passed(Run(run)));
+        assert_eq!(passed, [true, false, true, false]);
     }
 
     #[test]

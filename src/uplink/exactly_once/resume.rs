@@ -77,15 +77,20 @@ impl ExactlyOnce {
             (leftover.to.clone(), question, leftover.offset)
         });
         let stands = self.stands(node, asked.collect()).await;
-        let identities = self.identities.lock();
-        let answers = leftovers.into_iter().zip(stands).map(|(leftover, stand)| {
-            let unidentified = identities.is_unidentified(leftover.sent_as);
-            match stand {
-                Ok(Stand::NoIdentity) if unidentified => (leftover, Ok(Stand::Unidentified)),
-                stand => (leftover, stand),
-            }
-        });
-        answers.collect()
+        let mut answers = Vec::with_capacity(leftovers.len());
+        for (leftover, stand) in leftovers.into_iter().zip(stands) {
+            let stand = match stand {
+                Ok(Stand::NoIdentity)
+                    if self.identities.lock().is_unidentified(leftover.sent_as) =>
+                {
+                    Ok(Stand::Unidentified)
+                }
+                Ok(Stand::Blind) => self.unasked(node, &leftover).await,
+                stand => stand,
+            };
+            answers.push((leftover, stand));
+        }
+        answers
     }
 
     async fn stands(
@@ -129,6 +134,34 @@ impl ExactlyOnce {
             });
         }
         stands
+    }
+
+    /// What is known of leftovers without the right to ask. Where records are missing here, nobody
+    /// knows how the sequences of the others count on. A log that ends before what it had confirmed
+    /// has none of what comes behind that.
+    async fn unasked(&self, node: NodeId, leftover: &Leftover) -> Result<Stand, SendError> {
+        if leftover.holes {
+            return Ok(Stand::Unidentified);
+        }
+        let to = &leftover.to;
+        let Some(offset) = leftover.offset else {
+            return Ok(Stand::Blind);
+        };
+        let end = self
+            .client
+            .list_offsets(node, &to.topic, to.partition, Which::Latest)
+            .await
+            .map_err(|e| of_call(&e))?;
+        if end >= offset {
+            return Ok(Stand::Blind);
+        }
+        let (topic, partition) = (&to.topic, to.partition);
+        tracing::error!(%topic, partition, end, offset, "Kafka has lost what it had confirmed");
+        Ok(Stand::There {
+            records: 0,
+            proven: false,
+            offset: None,
+        })
     }
 
     /// From what the leader said to where the records stand, with a look at the log where that must

@@ -12,7 +12,9 @@ use crate::kafka::client::{NodeId, ProduceAnswer, ProduceBatch, Road};
 use crate::metrics::{Counter, Histogram};
 use crate::record::{Digits, put};
 use crate::spool::{Identity, Run, Taken};
-use crate::uplink::error::{Cause, DUPLICATE_SEQUENCE_NUMBER, SendError, of_call, of_code};
+use crate::uplink::error::{
+    Cause, DUPLICATE_SEQUENCE_NUMBER, SendError, TOPIC_AUTHORIZATION_FAILED, of_call, of_code,
+};
 use crate::uplink::{Batch, Reply, Sent};
 
 /// Encoders that are kept for the next request.
@@ -56,6 +58,7 @@ impl ExactlyOnce {
                     let missing =
                         || Err(SendError::Unknown(Cause::text("no answer for this batch")));
                     let result = answers.next().map_or_else(missing, of_answer);
+                    let result = result.map_err(|error| self.whose_epoch(&batch, error));
                     (batch, result)
                 }));
             }
@@ -67,6 +70,16 @@ impl ExactlyOnce {
             }
         }
         reply
+    }
+
+    /// 47 for records of an older run need be no other gateway: it is a later run of this one.
+    fn whose_epoch(&self, batch: &Batch, error: SendError) -> SendError {
+        match error {
+            SendError::Fenced(cause) if self.identities.lock().was_passed(batch.taken.sent_as) => {
+                SendError::OutOfOrder(cause)
+            }
+            error => error,
+        }
     }
 
     /// Encodes what is not encoded; what cannot be sent is answered at once.
@@ -170,6 +183,10 @@ fn of_answer(answer: ProduceAnswer) -> Result<Sent, SendError> {
             base_offset: (answer.base_offset >= 0).then_some(answer.base_offset),
         }),
         DUPLICATE_SEQUENCE_NUMBER => Ok(Sent::AlreadyThere),
+        TOPIC_AUTHORIZATION_FAILED => Err(of_code(
+            TOPIC_AUTHORIZATION_FAILED,
+            Some("no right to WRITE to this topic"),
+        )),
         code => Err(match of_code(code, answer.message.as_deref()) {
             SendError::Rejected(cause, _) => {
                 let blamed = answer.record_errors.into_iter();

@@ -10,6 +10,10 @@ use tidegate::kafka::client::{Client, ClientConfig, CreateOutcome};
 
 use super::{run, tests_dir};
 
+/// Who brokers are among themselves, and who may do everything, where clients need rights.
+const ADMIN: &str = "org.apache.kafka.common.security.plain.PlainLoginModule required \
+    username=\"admin\" password=\"it\"";
+
 /// A cluster of this test alone, or the one that tests share which do not break it. It goes down
 /// with this value, or with the test process, whichever ends first.
 #[derive(Debug)]
@@ -64,6 +68,37 @@ impl Kafka {
     /// A file of the cluster's folder: `tls/ca.pem`, `1/kafka.log`.
     pub fn file(&self, path: &str) -> PathBuf {
         self.dir.join(path)
+    }
+
+    /// Starts a broker that allows clients nothing but what [`Self::allow`] says. They are
+    /// `User:ANONYMOUS`; brokers and [`Self::tool`] are someone else, by SASL.
+    pub fn start_with_rights() -> Self {
+        let jaas = format!("plain.sasl.jaas.config={ADMIN} user_admin=\"it\";");
+        let protocols = "CLIENT:PLAINTEXT,BROKER:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT";
+        let properties = [
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users=User:admin",
+            &format!("listener.security.protocol.map={protocols}"),
+            "sasl.enabled.mechanisms=PLAIN",
+            "sasl.mechanism.inter.broker.protocol=PLAIN",
+            "sasl.mechanism.controller.protocol=PLAIN",
+            &format!("listener.name.broker.{jaas}"),
+            &format!("listener.name.controller.{jaas}"),
+        ];
+        let kafka = Self::start(1, &properties);
+        let admin = format!(
+            "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config={ADMIN};\n"
+        );
+        std::fs::write(kafka.dir.join("admin.properties"), admin).unwrap();
+        kafka
+    }
+
+    /// Allows clients operations (`Write`, `Describe` …) on a resource: `--topic t`, `--cluster`.
+    pub fn allow(&self, operations: &[&str], resource: &[&str]) {
+        let mut arguments = vec!["--add", "--allow-principal", "User:ANONYMOUS"];
+        let operations = operations.iter();
+        arguments.extend(operations.flat_map(|operation| ["--operation", operation]));
+        self.tool("acls", &[&arguments, resource].concat());
     }
 
     /// One broker for all tests of this process that leave it as it is. Use topics of your own.
@@ -160,8 +195,21 @@ impl Kafka {
     /// Makes a topic.
     pub fn create_topic(&self, topic: &str, partitions: u32) {
         let partitions = partitions.to_string();
-        let arguments = ["--create", "--topic", topic, "--partitions", &partitions];
-        self.tool("topics", &arguments);
+        self.create(topic, &["--partitions", &partitions]);
+    }
+
+    /// The same with one config of its own.
+    pub fn create_topic_with(&self, topic: &str, partitions: u32, config: &str) {
+        let partitions = partitions.to_string();
+        self.create(topic, &["--partitions", &partitions, "--config", config]);
+    }
+
+    /// Makes a topic with these options of `kafka-topics.sh`.
+    pub fn create(&self, topic: &str, options: &[&str]) {
+        self.tool(
+            "topics",
+            &[&["--create", "--topic", topic], options].concat(),
+        );
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use tidegate::record::{Record, RecordWriter};
 use tidegate::spool::outlet::{Doubt, TopicFacts, Wanted};
@@ -18,6 +19,7 @@ struct Entry {
     number: u64,
     sequence: u64,
     record: Record,
+    added: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -49,7 +51,10 @@ pub struct Events {
     pub doubts: Vec<Doubt>,
     pub uplink: Vec<bool>,
     pub stalled: Vec<(u32, bool)>,
+    pub blind: Vec<(u32, bool)>,
     pub facts: HashMap<u32, TopicFacts>,
+    /// Topic, when it was confirmed, and how long after it was added, of each record.
+    pub confirmed: Vec<(Arc<str>, Instant, Duration)>,
 }
 
 #[derive(Debug, Default)]
@@ -108,7 +113,11 @@ impl MemorySpool {
     pub fn after_loss(&self, topic: &str, (lost, left): (usize, usize)) -> Arc<Self> {
         self.add(topic, 0, (lost + left, 100));
         let spool = self.after_crash(0);
-        spool.state().streams[0].confirmed += lost;
+        let mut state = spool.state();
+        state.streams[0].confirmed += lost;
+        let offset = &mut state.streams[0].offset;
+        *offset = offset.map(|offset| offset + i64::try_from(lost).unwrap());
+        drop(state);
         spool
     }
 
@@ -153,6 +162,7 @@ impl MemorySpool {
                 number: stream.number,
                 sequence: stream.sequence,
                 record,
+                added: Instant::now(),
             });
             stream.number += 1;
             stream.sequence += 1;
@@ -313,6 +323,10 @@ impl Outlet for MemorySpool {
             .take_while(|e| e.run == run && e.number <= last)
             .count();
         assert!(done <= stream.taken, "more appended than taken");
+        let now = Instant::now();
+        let confirmed = stream.front()[..done].iter();
+        let times = confirmed.map(|e| (Arc::clone(&stream.to.topic), now, now - e.added));
+        self.events().confirmed.extend(times);
         stream.taken -= done;
         stream.confirmed += done;
         stream.offset = offset.or(stream.offset);
@@ -364,6 +378,7 @@ impl Outlet for MemorySpool {
                     last: last.number,
                     last_sequence: last.sequence,
                     offset: stream.offset,
+                    holes: false,
                 });
             }
         }
@@ -384,6 +399,10 @@ impl Outlet for MemorySpool {
         stream.resolved = Some(run);
         stream.offset = offset.or(stream.offset);
         self.changed.notify_one();
+    }
+
+    fn blind(&self, stream: StreamId, blind: bool) {
+        self.events().blind.push((stream.0, blind));
     }
 
     fn doubt(&self, _stream: StreamId, _run: Run, doubt: Doubt) {
