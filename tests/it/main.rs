@@ -32,10 +32,14 @@ mod road;
 
 mod kill9;
 
+mod killcalls;
+
 mod frozen;
 
 mod outage;
 
 mod policies;
+
+mod full;
 
 mod quiet;
