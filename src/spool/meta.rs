@@ -16,7 +16,10 @@
 //! itself. Nothing here is what a PUBACK depends on: a folder that cannot be opened is put aside
 //! and made anew.
 
+mod ballast;
+mod database;
 mod ledger;
+mod stored;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -27,16 +30,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use ballast::{Ballast, is_full};
+pub use stored::{Base, Cursor, Drop, Stored};
+use stored::{numbers, read};
+
 use super::{Identity, Run, StreamId, TopicPartition};
 
-/// sled's page cache. Its default is 1 GiB.
-const CACHE_BYTES: u64 = 4 * 1024 * 1024;
-/// Key that every state of ours has.
-const MARK: &str = "mark/tidegate";
 /// Lines of the ledger that are kept.
 const LEDGER_MAX: usize = 100_000;
-/// Damaged folders that are kept for a look.
-const ASIDE_MAX: u32 = 2;
 /// Runs whose identities are kept though nothing points at them.
 const RUNS_MAX: usize = 1_000;
 
@@ -107,64 +108,6 @@ pub struct Loss {
     pub reason: Reason,
     /// When, milliseconds since 1970.
     pub at_ms: i64,
-}
-
-/// Where a stream stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cursor {
-    /// Run of `next`.
-    pub run: Run,
-    /// First number that is not confirmed.
-    pub next: u64,
-    /// Kafka offset behind the last confirmed record.
-    pub offset: Option<i64>,
-}
-
-/// Under which run a stream's records are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Base {
-    /// The stream.
-    pub stream: StreamId,
-    /// Run that numbers the records.
-    pub run: Run,
-    /// Number with sequence 0; below zero when records of an older run go before.
-    pub zero: i64,
-    /// Run whose identity sends them.
-    pub sent_as: Run,
-}
-
-/// Numbers that take no Kafka sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drop {
-    /// The stream.
-    pub stream: StreamId,
-    /// Run of the numbers.
-    pub run: Run,
-    /// First number.
-    pub first: u64,
-    /// Number behind the last.
-    pub end: u64,
-    /// `false`: they belong to a run of which Kafka had not been asked yet.
-    pub fate_known: bool,
-}
-
-/// All that is stored, but the ledger.
-#[derive(Debug, Default)]
-pub struct Stored {
-    /// Greatest run.
-    pub newest_run: Option<Run>,
-    /// Runs that have an identity.
-    pub identities: Vec<(Run, Identity)>,
-    /// What the streams are.
-    pub streams: Vec<(StreamId, TopicPartition)>,
-    /// Partition counts.
-    pub partitions: Vec<(Arc<str>, u32)>,
-    /// Cursors.
-    pub cursors: Vec<(StreamId, Cursor)>,
-    /// Bases.
-    pub bases: Vec<Base>,
-    /// Drops.
-    pub drops: Vec<Drop>,
 }
 
 /// Changes that are stored all or none.
@@ -270,6 +213,7 @@ pub struct Meta {
     db: Option<sled::Db>,
     /// sled's one file, for the sync that sled does not do.
     file: File,
+    ballast: Ballast,
     identities: BTreeMap<Run, Identity>,
     ledger: VecDeque<u64>,
     next_loss: u64,
@@ -283,8 +227,22 @@ impl Meta {
     /// [`MetaError`] when not even a new one can be made.
     pub fn open(folder: &Path) -> Result<(Self, bool), MetaError> {
         let fresh = !folder.join("db").exists();
-        match open_sled(folder).and_then(|db| check_mark(db, fresh)) {
+        let open = || database::open(folder).and_then(|db| database::check_mark(db, fresh));
+        let mut opened = open();
+        if let Err(sled::Error::Io(error)) = &opened
+            && is_full(error)
+            && Ballast::of(folder).give()
+        {
+            opened = open();
+        }
+        let sled = |source| MetaError::Sled {
+            path: folder.into(),
+            source,
+        };
+        match opened {
             Ok(db) => Self::start(db, folder, fresh),
+            // A full disk is no damage.
+            Err(sled::Error::Io(error)) if is_full(&error) => Err(sled(sled::Error::Io(error))),
             Err(sled::Error::Io(source)) if source.to_string().contains("acquire lock") => {
                 Err(MetaError::Locked {
                     path: folder.into(),
@@ -293,14 +251,11 @@ impl Meta {
             Err(error) => {
                 let path = folder.display();
                 tracing::error!(%error, %path, "the spool's state is damaged; it is put aside");
-                put_aside(folder).map_err(|source| MetaError::Io {
+                database::put_aside(folder).map_err(|source| MetaError::Io {
                     path: folder.into(),
                     source,
                 })?;
-                let db = open_sled(folder).map_err(|source| MetaError::Sled {
-                    path: folder.into(),
-                    source,
-                })?;
+                let db = database::open(folder).map_err(sled)?;
                 Self::start(db, folder, true)
             }
         }
@@ -316,12 +271,13 @@ impl Meta {
             folder: folder.into(),
             db: Some(db),
             file,
+            ballast: Ballast::of(folder),
             identities: BTreeMap::new(),
             ledger: VecDeque::new(),
             next_loss: 0,
         };
-        if fresh {
-            meta.sync().map_err(io_error)?;
+        if fresh && let Some(db) = &meta.db {
+            database::attend(db, |db| flush(db, &meta.file)).map_err(io_error)?;
             File::open(folder)
                 .and_then(|dir| dir.sync_all())
                 .map_err(io_error)?;
@@ -361,21 +317,68 @@ impl Meta {
     /// # Errors
     /// The disk's; the changes may or may not be there after the next start.
     pub fn apply(&mut self, batch: &MetaBatch, sync: bool) -> io::Result<()> {
-        let result = self.try_apply(batch, sync);
-        if result.is_err() {
-            self.db = None;
+        let mut result = self.try_apply(batch, sync);
+        if result.as_ref().is_err_and(is_full) && self.ballast.give() {
+            result = self.try_apply(batch, sync);
+        }
+        if result.is_ok() {
+            self.ballast.take();
         }
         result
     }
 
     fn try_apply(&mut self, batch: &MetaBatch, sync: bool) -> io::Result<()> {
+        let result = self.change(batch, sync);
+        if result.is_err()
+            && let Some(db) = self.db.take()
+        {
+            database::close(db);
+        }
+        result
+    }
+
+    fn change(&mut self, batch: &MetaBatch, sync: bool) -> io::Result<()> {
         if self.db.is_none() {
-            self.db = Some(open_sled(&self.folder)?);
+            self.db = Some(database::open(&self.folder)?);
             self.file = File::open(self.folder.join("db"))?;
         }
         let Some(db) = &self.db else {
             return Err(io::ErrorKind::NotConnected.into());
         };
+        let lines = self.ledger.len() + batch.losses.len();
+        let surplus = lines.saturating_sub(LEDGER_MAX).min(self.ledger.len());
+        let (next, all) = self.changes(db, batch, surplus)?;
+        let identities = (!batch.identities.is_empty()).then(|| {
+            let mut identities = self.identities.clone();
+            identities.extend(batch.identities.iter().cloned());
+            let old = surplus_runs(&mut identities);
+            (identities, old)
+        });
+        let old = identities.iter().flat_map(|(_, old)| old);
+        database::attend(db, |db| {
+            db.apply_batch(all)?;
+            for run in old {
+                db.remove(format!("run/{:010}", run.0))?;
+            }
+            if sync { flush(db, &self.file) } else { Ok(()) }
+        })?;
+        if let Some((identities, _)) = identities {
+            self.identities = identities;
+        }
+        self.ledger.drain(..surplus);
+        self.ledger.extend(self.next_loss..next);
+        self.next_loss = next;
+        Ok(())
+    }
+
+    /// What a batch changes in sled, and the number behind the ledger's last line then; so many of
+    /// its oldest lines go.
+    fn changes(
+        &self,
+        db: &sled::Db,
+        batch: &MetaBatch,
+        surplus: usize,
+    ) -> io::Result<(u64, sled::Batch)> {
         let mut all = batch.sled.clone();
         let mut next = self.next_loss;
         for loss in &batch.losses {
@@ -391,47 +394,10 @@ impl Meta {
                 all.remove(key?);
             }
         }
-        let lines = self.ledger.len() + batch.losses.len();
-        let surplus = lines.saturating_sub(LEDGER_MAX).min(self.ledger.len());
         for oldest in self.ledger.range(..surplus) {
             all.remove(format!("loss/{oldest:020}").as_str());
         }
-        db.apply_batch(all)?;
-        self.ledger.drain(..surplus);
-        self.ledger.extend(self.next_loss..next);
-        self.next_loss = next;
-        self.identities.extend(batch.identities.iter().cloned());
-        self.forget_runs()?;
-        if sync { self.sync() } else { Ok(()) }
-    }
-
-    /// Old runs go, but for the newest of each producer id, which tells the next epoch.
-    fn forget_runs(&mut self) -> io::Result<()> {
-        while self.identities.len() > RUNS_MAX {
-            let newest: BTreeMap<i64, Run> = self
-                .identities
-                .iter()
-                .map(|(run, id)| (id.producer_id, *run))
-                .collect();
-            let oldest = self
-                .identities
-                .keys()
-                .find(|run| !newest.values().any(|n| n == *run))
-                .copied();
-            let Some(oldest) = oldest else { return Ok(()) };
-            self.identities.remove(&oldest);
-            if let Some(db) = &self.db {
-                db.remove(format!("run/{:010}", oldest.0))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        if let Some(db) = &self.db {
-            db.flush()?;
-        }
-        self.file.sync_data()
+        Ok((next, all))
     }
 
     /// Runs that have an identity, ascending.
@@ -472,121 +438,37 @@ impl Meta {
     }
 }
 
-/// The numbers in a key, in order.
-fn numbers(key: &[u8]) -> impl Iterator<Item = u64> {
-    let text = String::from_utf8_lossy(key).into_owned();
-    let parts: Vec<u64> = text
-        .split('/')
-        .skip(1)
-        .filter_map(|part| part.parse().ok())
-        .collect();
-    parts.into_iter()
-}
-
-fn read(stored: &mut Stored, key: &[u8], value: Value) -> Option<()> {
-    let text = std::str::from_utf8(key).ok()?;
-    let (kind, rest) = text.split_once('/')?;
-    let mut ids = numbers(key);
-    let mut id = || ids.next().and_then(|n| u32::try_from(n).ok());
-    match kind {
-        "run" => {
-            let run = Run(id()?);
-            stored.newest_run = stored.newest_run.max(Some(run));
-            if let Some(identity) = value.get("identity") {
-                stored
-                    .identities
-                    .push((run, serde_json::from_value(identity.clone()).ok()?));
-            }
-        }
-        "stream" => {
-            let (topic, partition): (String, i32) = serde_json::from_value(value).ok()?;
-            stored.streams.push((
-                StreamId(id()?),
-                TopicPartition {
-                    topic: topic.into(),
-                    partition,
-                },
-            ));
-        }
-        "count" => stored
-            .partitions
-            .push((rest.into(), serde_json::from_value(value).ok()?)),
-        "cursor" => stored
-            .cursors
-            .push((StreamId(id()?), serde_json::from_value(value).ok()?)),
-        "base" => {
-            let (stream, run) = (StreamId(id()?), Run(id()?));
-            let (zero, sent_as) = serde_json::from_value(value).ok()?;
-            stored.bases.push(Base {
-                stream,
-                run,
-                zero,
-                sent_as,
-            });
-        }
-        "drop" => {
-            let (stream, run) = (StreamId(id()?), Run(id()?));
-            let first = ids.next()?;
-            let (end, fate_known) = serde_json::from_value(value).ok()?;
-            stored.drops.push(Drop {
-                stream,
-                run,
-                first,
-                end,
-                fate_known,
-            });
-        }
-        "loss" | "mark" => {}
-        _ => return None,
-    }
-    Some(())
-}
-
-/// sled panics on some damage; that must not end the gateway.
-fn open_sled(folder: &Path) -> sled::Result<sled::Db> {
-    let open = || {
-        sled::Config::new()
-            .path(folder)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .mode(sled::Mode::LowSpace)
-            .open()
-    };
-    std::panic::catch_unwind(open).unwrap_or_else(|_| {
-        Err(sled::Error::Io(io::Error::other(
-            "sled panicked over the folder",
-        )))
-    })
-}
-
-/// sled takes a file of garbage for an empty store: what is not new has our mark.
-fn check_mark(db: sled::Db, fresh: bool) -> sled::Result<sled::Db> {
-    if fresh {
-        db.insert(MARK, &[1])?;
-    } else if db.get(MARK)?.is_none() {
-        return Err(sled::Error::Io(io::Error::other(
-            "the state has lost its mark",
-        )));
-    }
-    Ok(db)
-}
-
-fn put_aside(folder: &Path) -> io::Result<()> {
-    let name = |n: u32| {
-        let mut name = folder.as_os_str().to_owned();
-        name.push(format!(".damaged-{n}"));
-        PathBuf::from(name)
-    };
-    let oldest = name(ASIDE_MAX);
-    if oldest.exists() {
-        std::fs::remove_dir_all(&oldest)?;
-    }
-    for n in (1..ASIDE_MAX).rev() {
-        if name(n).exists() {
-            std::fs::rename(name(n), name(n + 1))?;
+impl std::ops::Drop for Meta {
+    fn drop(&mut self) {
+        if let Some(db) = self.db.take() {
+            database::close(db);
         }
     }
-    std::fs::rename(folder, name(1))
+}
+
+/// sled's own flush is no fsync.
+fn flush(db: &sled::Db, file: &File) -> io::Result<()> {
+    db.flush()?;
+    file.sync_data()
+}
+
+/// Takes old runs out, but for the newest of each producer id, which tells the next epoch; gives
+/// them.
+fn surplus_runs(identities: &mut BTreeMap<Run, Identity>) -> Vec<Run> {
+    let mut old = Vec::new();
+    while identities.len() > RUNS_MAX {
+        let newest: BTreeMap<i64, Run> = identities
+            .iter()
+            .map(|(run, id)| (id.producer_id, *run))
+            .collect();
+        let oldest = identities
+            .keys()
+            .find(|run| !newest.values().any(|n| n == *run));
+        let Some(oldest) = oldest.copied() else { break };
+        identities.remove(&oldest);
+        old.push(oldest);
+    }
+    old
 }
 
 #[cfg(test)]

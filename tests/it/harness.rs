@@ -1,6 +1,7 @@
 //! What every test of the whole gateway stands on: waits with a deadline, temporary folders, a real
 //! Kafka, and the gateway as a process that can be killed.
 
+pub mod disk;
 pub mod gateway;
 pub mod kafka;
 pub mod oracle;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+pub use disk::Disk;
 pub use gateway::{Figures, Gateway};
 pub use kafka::Kafka;
 pub use oracle::Load;

@@ -36,6 +36,8 @@ mod road;
 
 mod kill9;
 
+mod killcalls;
+
 mod frozen;
 
 mod slow;
@@ -61,5 +63,7 @@ mod flapping;
 mod noise;
 
 mod secrets;
+
+mod full;
 
 mod quiet;

@@ -43,11 +43,21 @@ impl Shared {
                         stream.next = section.first;
                     }
                 }
+                // What was dealt needs the memory that the rest takes, to be sent and make room.
+                state.evict_cold(provisional);
+                if let Some(topic) = state.topic(topic) {
+                    topic.short = true;
+                }
                 state.deal_later(topic);
+                drop(state);
+                self.loader.notify_one();
                 return false;
             }
             let mut due = Due::default();
             let mut state = self.state.lock();
+            if let Some(topic) = state.topic(topic) {
+                topic.short = false;
+            }
             if let Some(to) = cursor_of(&draft, provisional) {
                 state.confirm(provisional, to, &mut due);
             }
@@ -238,7 +248,7 @@ fn ready_to_deal(state: &mut State, id: TopicId) -> Option<StreamId> {
 }
 
 /// Whether all that was numbered by an older partition count is in Kafka. What was dealt since
-/// counts as new.
+/// counts as new, unless it takes the room that the rest needs.
 pub(super) fn older_are_drained(state: &State, id: TopicId) -> bool {
     let Some(topic) = state.topics.get(id.0 as usize) else {
         return false;
@@ -249,5 +259,5 @@ pub(super) fn older_are_drained(state: &State, id: TopicId) -> bool {
             .get(id.0 as usize)
             .is_some_and(|stream| stream.is_drained(state.run))
     };
-    topic.dealing || topic.streams.iter().flatten().all(drained)
+    (topic.dealing && !topic.short) || topic.streams.iter().flatten().all(drained)
 }

@@ -116,13 +116,18 @@ impl Shared {
 
     /// Makes room by `on_full`; gives false when nothing may be dropped.
     pub(super) fn give_way(&self) -> bool {
-        let victim = {
-            let mut state = self.state.lock();
-            if let Some(segment) = state.to_free.pop() {
-                drop(state);
+        let unneeded = unneeded(&mut self.state.lock());
+        if let Some(segment) = unneeded {
+            // It may hold what moved a provisional stream's cursor.
+            if self.store() {
                 self.log.lock().free(segment);
                 return true;
             }
+            self.state.lock().to_free.push(segment);
+            return false;
+        }
+        let victim = {
+            let state = self.state.lock();
             match self.config.on_full {
                 OnFull::Refuse => return false,
                 OnFull::DropOldest => oldest_segment(&state, None),
@@ -274,6 +279,21 @@ fn expired(state: &State, id: StreamId) -> Vec<(Run, (u64, u64))> {
         }
     }
     ranges
+}
+
+/// A segment of which nothing is needed, also one that is still written to: to be closed it would
+/// need another file.
+fn unneeded(state: &mut State) -> Option<SegmentId> {
+    let freed = state.to_free.pop();
+    freed.or_else(|| {
+        let open = state.segments.iter();
+        let id = open
+            .filter(|(_, s)| s.spans == 0)
+            .map(|(id, _)| *id)
+            .min()?;
+        state.segments.remove(&id);
+        Some(id)
+    })
 }
 
 /// The oldest sealed segment none of whose records is with the uplink.

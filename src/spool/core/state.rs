@@ -31,6 +31,8 @@ pub(super) struct Topic {
     pub growing: Option<u32>,
     /// Set once dealing by that count has begun.
     pub dealing: bool,
+    /// There was no room on disk to go on dealing: what was dealt must drain first.
+    pub short: bool,
     /// Whether Kafka was asked in this run.
     pub asked: bool,
     pub record_bytes_max: usize,
@@ -229,6 +231,7 @@ impl State {
             partitions: 0,
             growing: None,
             dealing: false,
+            short: false,
             asked: false,
             record_bytes_max,
             streams: Vec::new(),

@@ -616,7 +616,7 @@ fn the_next_segments_file_is_made_while_no_commit_waits() {
         world.publish(0, 1, 500);
         world.write();
     }
-    assert_eq!(world.store.files().len(), segments(&world) + 1);
+    assert_eq!(world.store.files().len(), segments(&world) + 2);
     world.drain();
     world.check(8);
 }
@@ -645,6 +645,30 @@ fn drop_oldest_makes_room_and_the_ledger_explains_it() {
     world.check(3);
     let there: usize = world.broker.0.values().map(|p| p.log.len()).sum();
     assert_eq!(there as u64 + dropped, 6_001);
+}
+
+#[test]
+fn a_disk_full_of_records_that_are_not_dealt_yet_drains_wholly() {
+    for (seed, topics) in [(31, 1), (32, 3)] {
+        let mut config = config();
+        config.max_bytes = 512 << 10;
+        let mut world = World::new(seed, config);
+        world.spool.uplink(false);
+        while !world.spool.shared.state.lock().full {
+            let n = world.next_id;
+            world.publish(n % topics, n % 20, 300);
+            if n.is_multiple_of(16) {
+                world.write();
+            }
+        }
+        let written = world.acks.0.lock().len();
+        assert!(written > 500, "the disk is not full: {written}");
+        if seed == 32 {
+            world.crash(false);
+        }
+        world.drain();
+        world.check(seed);
+    }
 }
 
 #[test]

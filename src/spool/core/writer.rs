@@ -200,14 +200,10 @@ impl Shared {
     fn append(&self, draft: &Draft) -> Result<Appended, AppendError> {
         loop {
             let result = {
+                // One file is kept back for what makes room.
+                let keep = usize::from(!draft.makes_room);
                 let mut log = self.log.lock();
-                let left = log.capacity_left();
-                if left < self.config.segment_bytes && !draft.makes_room {
-                    let (used, max) = (log.used_bytes(), self.config.max_bytes);
-                    Err(AppendError::Full { used, max })
-                } else {
-                    log.append(draft.lane, &draft.frame, self)
-                }
+                log.append_keeping(keep, draft.lane, &draft.frame, self)
             };
             match result {
                 Err(AppendError::Full { .. }) if self.give_way() => {}
@@ -304,7 +300,7 @@ impl Shared {
             return;
         }
         drop(state);
-        if let Err(error) = self.log.lock().prepare_spare() {
+        if let Err(error) = self.log.lock().prepare_spares() {
             tracing::warn!(%error, "no segment file could be made ahead of need");
         }
     }

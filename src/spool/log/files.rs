@@ -158,11 +158,13 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// A file for the next segment. `live` is what segments take. The one with the newest
-    /// checkpoint comes last: until a newer one is synced it is the only whole one.
-    pub fn obtain(&mut self, live: u64) -> Result<FreeFile, AppendError> {
+    /// A file for the next segment; after it `keep` more must be there or possible. `live` is what
+    /// segments take. The one with the newest checkpoint comes last: until a newer one is synced it
+    /// is the only whole one.
+    pub fn obtain(&mut self, live: u64, keep: usize) -> Result<FreeFile, AppendError> {
         let size = self.config.segment_bytes;
         let fits = |file: &FreeFile| file.length == size;
+        let spare = self.spares() > keep;
         let oldest = |files: &Self, newest_too: bool| {
             let usable = files.free.iter().enumerate().filter(|(_, file)| {
                 fits(file) && (newest_too || file.generation != files.newest_head)
@@ -171,7 +173,7 @@ impl Files {
                 .min_by_key(|(_, file)| file.generation)
                 .map(|(at, _)| at)
         };
-        if let Some(at) = oldest(self, false) {
+        if let Some(at) = oldest(self, false).filter(|_| spare) {
             return Ok(self.free.swap_remove(at));
         }
         // Free files of another size only take room.
@@ -182,7 +184,8 @@ impl Files {
         for file in odd {
             self.discard(file);
         }
-        if self.can_create(live) {
+        let wanted = (1 + keep).saturating_sub(self.spares()).max(1);
+        if self.can_create(live, wanted) {
             match self.create() {
                 Ok(file) => return Ok(file),
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
@@ -190,11 +193,9 @@ impl Files {
             }
         }
         oldest(self, true)
+            .filter(|_| spare)
             .map(|at| self.free.swap_remove(at))
-            .ok_or(AppendError::Full {
-                used: live + self.alien_bytes,
-                max: self.config.max_bytes,
-            })
+            .ok_or_else(|| self.full(live))
     }
 
     /// Bytes of all files.
@@ -202,12 +203,35 @@ impl Files {
         live + self.alien_bytes + self.free.iter().map(|file| file.length).sum::<u64>()
     }
 
-    /// Whether both bounds allow one more file.
-    pub fn can_create(&self, live: u64) -> bool {
+    /// Free files that a segment can take.
+    pub fn spares(&self) -> usize {
         let size = self.config.segment_bytes;
+        let fits = self.free.iter().filter(|file| file.length == size);
+        fits.count()
+    }
+
+    /// Whether both bounds allow so many files more.
+    pub fn can_create(&self, live: u64, count: usize) -> bool {
+        let bytes = (count as u64).saturating_mul(self.config.segment_bytes);
         let disk = || self.store.free_bytes().unwrap_or(0);
-        self.total(live) + size <= self.config.max_bytes
-            && disk() >= self.config.min_free_bytes.saturating_add(size)
+        self.total(live).saturating_add(bytes) <= self.config.max_bytes
+            && disk() >= self.config.min_free_bytes.saturating_add(bytes)
+    }
+
+    /// Fails unless so many files are free or possible.
+    pub fn check_left(&self, live: u64, count: usize) -> Result<(), AppendError> {
+        let missing = count.saturating_sub(self.spares());
+        if missing == 0 || self.can_create(live, missing) {
+            return Ok(());
+        }
+        Err(self.full(live))
+    }
+
+    fn full(&self, live: u64) -> AppendError {
+        AppendError::Full {
+            used: live + self.alien_bytes,
+            max: self.config.max_bytes,
+        }
     }
 
     /// Makes a file full of zeros, durable with its name. It has its name when it is whole and

@@ -10,6 +10,9 @@ use super::scan::{Ident, Region, Want, search};
 use super::segment::{Head, HeadRead};
 use super::{Entry, LANES, PAGE, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Store, StoreFile, page_up};
 
+/// How often a file is opened that cannot be.
+const TRIES: u32 = 3;
+
 /// A file that holds a segment.
 pub(super) struct Candidate {
     pub file: FreeFile,
@@ -35,8 +38,20 @@ pub(super) enum Kind {
     Alien(u64, String),
 }
 
-/// Tells what a file is by its head and its end.
+/// Tells what a file is by its head and its end. A file that cannot be read is tried again: what it
+/// holds would be missing for all of this life.
 pub(super) fn inspect(store: &dyn Store, name: &str) -> Kind {
+    let mut kind = look_at(store, name);
+    for _ in 1..TRIES {
+        if !matches!(kind, Kind::Alien(..)) {
+            break;
+        }
+        kind = look_at(store, name);
+    }
+    kind
+}
+
+fn look_at(store: &dyn Store, name: &str) -> Kind {
     let opened = store.open(name).and_then(|file| Ok((file.length()?, file)));
     let (length, file) = match opened {
         Ok(opened) => opened,

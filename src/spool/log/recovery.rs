@@ -90,6 +90,7 @@ impl Log {
             entries: Newest::default(),
             stubs: Vec::new(),
             gaps: Vec::new(),
+            has_alien: false,
         };
         let lanes = opening.inspect_all(&names);
         for (lane, segments) in lanes {
@@ -149,6 +150,9 @@ fn between(older: &Numbers, newer: &Numbers) -> Vec<Section> {
     gaps
 }
 
+/// Generations, and serials, that are left to files whose own cannot be known.
+const ALIEN_GENERATIONS: u64 = 1 << 32;
+
 struct Opening {
     log: Log,
     found: Recovered,
@@ -157,6 +161,8 @@ struct Opening {
     stubs: Vec<(FreeFile, Option<u64>)>,
     /// Frames that a stub may have held: lane, first, last, and the numbers that lie there.
     gaps: Vec<(u8, u64, Option<u64>, Vec<Section>)>,
+    /// A file could not be read, or is of a newer version.
+    has_alien: bool,
 }
 
 impl Opening {
@@ -180,6 +186,7 @@ impl Opening {
                 Kind::Free(file) => self.log.files.release(file),
                 Kind::Stub(file, whole) => self.stubs.push((file, whole)),
                 Kind::Alien(bytes, what) => {
+                    self.has_alien = true;
                     self.log.files.alien_bytes += bytes;
                     self.damage(None, (Vec::new(), false, &what), name);
                 }
@@ -441,6 +448,11 @@ impl Opening {
         // Generations of free files count too: a frame of theirs must not come to life again.
         for file in &log.files.free {
             log.next_generation = log.next_generation.max(file.generation + 1);
+        }
+        if self.has_alien {
+            // It may come back, and must not meet another segment of its generation.
+            log.next_generation += ALIEN_GENERATIONS;
+            log.next_serial += ALIEN_GENERATIONS;
         }
         let entries = self.entries.sorted();
         self.found.entries = entries

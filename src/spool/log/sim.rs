@@ -83,6 +83,8 @@ struct Disk {
     fail_at: Option<(u64, Fail)>,
     failed: u64,
     dead: bool,
+    /// Cannot be opened, so many times more.
+    unreadable: Option<(String, u32)>,
 }
 
 /// The disk.
@@ -103,6 +105,7 @@ impl SimStore {
             fail_at: None,
             failed: 0,
             dead: false,
+            unreadable: None,
         })))
     }
 
@@ -148,6 +151,11 @@ impl SimStore {
     pub fn fail_in(&self, n: u64, how: Fail) {
         let mut disk = self.0.lock();
         disk.fail_at = Some((disk.calls + n, how));
+    }
+
+    /// The next `times` tries to open a file fail.
+    pub fn hide(&self, name: &str, times: u32) {
+        self.0.lock().unreadable = Some((name.to_owned(), times));
     }
 
     pub fn no_failure(&self) {
@@ -257,7 +265,16 @@ impl Store for SimStore {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StoreFile>> {
-        let inode = self.0.lock().names.get(name).copied();
+        let mut disk = self.0.lock();
+        if let Some((hidden, times)) = &mut disk.unreadable
+            && hidden == name
+            && *times > 0
+        {
+            *times -= 1;
+            return Err(Fail::Eio.error());
+        }
+        let inode = disk.names.get(name).copied();
+        drop(disk);
         let inode = inode.ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(SimFile(self.clone(), inode)))
     }

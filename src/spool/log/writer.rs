@@ -22,6 +22,9 @@ use super::{
 use crate::record::Record;
 use crate::spool::StreamId;
 
+/// Files that are made ahead of need.
+const SPARES: usize = 2;
+
 /// The segment that a lane writes to.
 #[derive(Debug)]
 pub(super) struct Open {
@@ -175,9 +178,25 @@ impl Log {
         draft: &FrameDraft,
         catalog: &dyn Catalog,
     ) -> Result<Appended, AppendError> {
+        self.append_keeping(0, lane, draft, catalog)
+    }
+
+    /// As [`Log::append`], but `keep` files must be left for further segments: without them not
+    /// even the open segment is written to, for what made room may have begun it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_keeping(
+        &mut self,
+        keep: usize,
+        lane: u8,
+        draft: &FrameDraft,
+        catalog: &dyn Catalog,
+    ) -> Result<Appended, AppendError> {
         if lane >= LANES {
             return Err(AppendError::Lane(lane));
         }
+        self.files.check_left(self.table.bytes(), keep)?;
         let packed = self.packer.pack(&draft.sections)?;
         let mut bytes_written = 0;
         let mut directory = self.directory(lane, draft, &packed, catalog);
@@ -187,7 +206,7 @@ impl Log {
             return Err(AppendError::TooLarge { bytes, max });
         }
         if !self.fits(lane, bytes, &directory) {
-            bytes_written += self.roll(lane, catalog)?;
+            bytes_written += self.roll(keep, lane, catalog)?;
             directory = self.directory(lane, draft, &packed, catalog);
             let bytes = self.frame_bytes(&packed);
             if !self.fits_at_all(lane, bytes) {
@@ -347,8 +366,13 @@ impl Log {
     }
 
     /// Opens a new segment in the lane and closes the one before. Returns the bytes written.
-    fn roll(&mut self, lane_id: u8, catalog: &dyn Catalog) -> Result<u64, AppendError> {
-        let file = self.files.obtain(self.table.bytes())?;
+    fn roll(
+        &mut self,
+        keep: usize,
+        lane_id: u8,
+        catalog: &dyn Catalog,
+    ) -> Result<u64, AppendError> {
+        let file = self.files.obtain(self.table.bytes(), keep)?;
         let generation = self.next_generation;
         self.next_generation += 1;
         let (head, start, declared) = self.head(lane_id, generation, catalog);
@@ -450,13 +474,14 @@ impl Log {
         });
     }
 
-    /// Makes a file for the next segment ahead of need, if none is free and the bounds allow it:
-    /// zeroing it takes the time of a segment's write, which is better spent while nobody waits.
+    /// Makes files for the next segments ahead of need, as the bounds allow: one to be written
+    /// next, and one that is kept back. Zeroing takes the time of a segment's write, which is
+    /// better spent while nobody waits.
     ///
     /// # Errors
     /// The disk's.
-    pub fn prepare_spare(&mut self) -> io::Result<()> {
-        if self.files.free.is_empty() && self.files.can_create(self.table.bytes()) {
+    pub fn prepare_spares(&mut self) -> io::Result<()> {
+        while self.files.spares() < SPARES && self.files.can_create(self.table.bytes(), 1) {
             let file = self.files.create()?;
             self.files.free.push(file);
         }

@@ -103,6 +103,28 @@ impl Gateway {
         self.child.as_ref().unwrap().id()
     }
 
+    /// How the process ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().unwrap().try_wait().unwrap()
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn terminate(&self) {
+        signal(self.pid(), "TERM");
+    }
+
+    /// Forgets a process that has ended, so that it can be started again.
+    pub fn bury(&mut self) {
+        self.child.take().unwrap().wait().unwrap();
+    }
+
+    /// The last lines of what it printed.
+    pub fn log_end(&self, lines: usize) -> String {
+        let text = tail(&self.log_path());
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
     /// SIGKILL, and waits for the end.
     pub fn kill9(&mut self) {
         let mut child = self.child.take().unwrap();
@@ -300,7 +322,9 @@ impl Port {
             let at = u64::from(std::process::id()) * 31 + step * 7;
             let port = u16::try_from(10_000 + at % 20_000).unwrap();
             let file = folder.join(port.to_string());
-            if fs::read_to_string(&file).is_ok_and(|owner| !Path::new(owner.trim()).exists()) {
+            // An empty one has been made just now, by somebody who has not written it yet.
+            let is_left = |owner: &str| !owner.is_empty() && !Path::new(owner).exists();
+            if fs::read_to_string(&file).is_ok_and(|owner| is_left(owner.trim())) {
                 drop(fs::remove_file(&file));
             }
             let reserved = File::create_new(&file);

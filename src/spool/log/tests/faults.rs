@@ -266,3 +266,38 @@ fn a_newer_version_is_left_alone() {
     assert!(found.damage[0].what.contains("version 9"));
     assert_eq!(log.used_bytes(), 2 * SEGMENT_BYTES_MIN);
 }
+
+#[test]
+fn a_file_that_cannot_be_read_for_a_while_is_all_there_afterwards() {
+    // One failure is tried again within the start; more leave the file alone for that life.
+    for times in [1, 20] {
+        let store = SimStore::new(1);
+        filled(&store, 60);
+        let before = read_all(&open(&store).0).0;
+        let newest = store.files().last().unwrap().0.clone();
+        store.hide(&newest, times);
+        let (mut log, found) = open(&store);
+        assert_eq!(
+            found.damage.len(),
+            usize::from(times > 1),
+            "{:?}",
+            found.damage
+        );
+        for i in 0..20 {
+            let frame = draft(vec![section(7, 2, i * 30, 30)]);
+            log.append(u8::try_from(i % 2).unwrap(), &frame, &Names::default())
+                .unwrap();
+        }
+        drop(log);
+        store.hide("", 0);
+        let (log, found) = open(&store);
+        assert!(found.damage.is_empty(), "{:?}", found.damage);
+        let all = read_all(&log).0;
+        assert_eq!(all.len(), before.len() + 600);
+        assert!(
+            before
+                .iter()
+                .all(|(key, record)| all.get(key) == Some(record))
+        );
+    }
+}
