@@ -61,9 +61,9 @@ impl Doors {
         };
         let room = match road {
             // A broker that was away gets one request to show that it is back.
-            Road::Main if state.failures > 0 => state.main_out == 0,
+            _ if state.failures > 0 => state.main_out + state.slow_out == 0,
             Road::Main => state.main_out < MAIN_OUT,
-            Road::Slow => state.slow_out < SLOW_OUT && state.failures == 0,
+            Road::Slow => state.slow_out < SLOW_OUT,
         };
         room && state.quiet_until.is_none_or(|until| until <= now)
     }
@@ -189,9 +189,12 @@ mod tests {
         assert!(doors.failed(DOOR, 0));
         assert!(!doors.is_open(DOOR, Road::Main, Instant::now()));
         tokio::time::advance(Duration::from_millis(101)).await;
-        assert!(doors.is_open(DOOR, Road::Main, Instant::now()));
+        let both = |doors: &Doors| {
+            [Road::Main, Road::Slow].map(|road| doors.is_open(DOOR, road, Instant::now()))
+        };
+        assert_eq!(both(&doors), [true, true]);
         doors.goes(DOOR, Road::Main);
-        assert!(!doors.is_open(DOOR, Road::Main, Instant::now()));
+        assert_eq!(both(&doors), [false, false]);
         doors.comes(DOOR, Road::Main);
         doors.answered(DOOR, Road::Main, (Duration::from_millis(5), Duration::ZERO));
         doors.goes(DOOR, Road::Main);

@@ -124,6 +124,19 @@ async fn a_broker_that_says_nothing_is_left_at_the_deadline() {
     assert!(began.elapsed() >= TIMEOUT && began.elapsed() < TIMEOUT * 2);
 }
 
+/// A broker answers one request of a connection at a time.
+#[tokio::test]
+async fn who_waits_behind_another_has_the_whole_time_from_its_answer_on() {
+    let (connection, mut broker) = pair().await;
+    let calls = [ask(&connection, 1), ask(&connection, 2)];
+    for (id, call) in (1..).zip(calls) {
+        hear(&mut broker, id).await;
+        tokio::time::sleep(TIMEOUT * 3 / 4).await;
+        say(&mut broker, 5, id, b"x").await;
+        call.await.unwrap().unwrap();
+    }
+}
+
 /// Also when whoever asked has gone: the next would wait behind it for nothing.
 #[tokio::test(start_paused = true)]
 async fn the_deadline_holds_for_a_call_that_was_dropped() {
