@@ -64,7 +64,8 @@ pub enum Error {
         /// What is wrong.
         what: &'static str,
     },
-    /// The variable is not set, or is no text.
+    /// The variable is not set, or is no text. Its name, unless it may be a secret in the wrong
+    /// place.
     #[error("environment variable {0} is not set, or is not UTF-8")]
     Variable(String),
     /// Nothing in it.
@@ -82,13 +83,23 @@ impl Source {
             Self::Value(secret) => secret.clone(),
             Self::File(path) => Secret(read(path)?),
             Self::Variable(name) => {
-                Secret(std::env::var(name).map_err(|_| Error::Variable(name.clone()))?)
+                Secret(std::env::var(name).map_err(|_| Error::Variable(shown(name)))?)
             }
         };
         if secret.0.is_empty() {
             return Err(Error::Empty);
         }
         Ok(secret)
+    }
+}
+
+/// A variable's name, if it is written as such names are: in capitals.
+fn shown(name: &str) -> String {
+    let usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    if name.chars().all(usual) {
+        name.to_owned()
+    } else {
+        "(name not shown: it is not in capitals)".to_owned()
     }
 }
 

@@ -218,7 +218,7 @@ fn first_start_without_kafka(kafka: &Kafka) {
     kafka.cluster("heal", &[]);
     let mut while_dealing = 0;
     for round in 0..8 {
-        let dealt = wait("a deal", 20, || {
+        let dealt = wait("a deal", 60, || {
             let now = gateway.metrics();
             (now.of("streams") > streams || now.of("buffered_records") == 0.0).then_some(now)
         });

@@ -84,6 +84,15 @@ pub fn within(last_sequence: i32, question: &Question) -> Place {
     }
 }
 
+/// The offset behind the last of the `seen` records in question, from the `last` sequence that was
+/// found in the log and the offset `behind` it. `None` when the log goes on under this identity: a
+/// search for what comes next must not start behind that.
+#[must_use]
+pub fn offset_behind(question: &Question, seen: u64, (last, behind): (i32, i64)) -> Option<i64> {
+    let end = (question.sequence + question.records).checked_sub(1)?;
+    (seen < question.records || last == sequence(end)).then_some(behind)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +113,13 @@ mod tests {
             records,
             epoch_after: Some(5),
         }
+    }
+
+    #[test]
+    fn an_offset_is_that_of_the_records_in_question() {
+        assert_eq!(offset_behind(&ask(10, 5), 5, (14, 90)), Some(90));
+        assert_eq!(offset_behind(&ask(10, 5), 3, (12, 88)), Some(88));
+        assert_eq!(offset_behind(&ask(10, 5), 5, (20, 96)), None);
     }
 
     #[test]

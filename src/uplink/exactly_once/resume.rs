@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ExactlyOnce;
-use super::place::{Place, Question, place, within};
+use super::place::{Place, Question, offset_behind, place, within};
 use crate::kafka::client::{NodeId, Which};
 use crate::spool::{Leftover, TopicPartition};
 use crate::uplink::error::{Cause, OFFSET_OUT_OF_RANGE, SendError, is_denied, of_call, of_code};
@@ -205,15 +205,15 @@ impl ExactlyOnce {
                 whole: false,
             },
         };
-        let in_log = found
-            .last
-            .map(|(last, behind)| (within(last, &question), behind));
+        let in_log = found.last.map(|last| (within(last.0, &question), last));
         Ok(match (place, in_log) {
-            (Place::There(all), Some((Place::There(seen), behind))) if seen == all => {
-                there(all, true, Some(behind))
+            (Place::There(all), Some((Place::There(seen), last))) if seen == all => {
+                there(all, true, offset_behind(&question, seen, last))
             }
             (Place::There(all), _) => there(all, false, None),
-            (_, Some((Place::There(seen), behind))) if seen > 0 => there(seen, true, Some(behind)),
+            (_, Some((Place::There(seen), last))) if seen > 0 => {
+                there(seen, true, offset_behind(&question, seen, last))
+            }
             (Place::Fenced, _) => Stand::Fenced,
             (_, _) if found.whole => there(0, true, None),
             _ => Stand::Unknown,
