@@ -100,6 +100,20 @@ fn spellings(file: &Path) -> Vec<String> {
     right.into_iter().chain(wrong).collect()
 }
 
+/// The same where the key names the file and its content is the secret.
+fn paths(file: &Path) -> Vec<String> {
+    let file = file.display();
+    [
+        format!("\"{file}\""),
+        format!("\"{file}"),
+        format!("[\"{file}\"]"),
+        format!("{{ file = \"{file}\" }}"),
+        "\"/nowhere\"".to_owned(),
+        "17".to_owned(),
+    ]
+    .into()
+}
+
 #[test]
 fn check_never_tells_a_secret_whatever_is_wrong_around_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -112,9 +126,14 @@ fn check_never_tells_a_secret_whatever_is_wrong_around_it() {
     };
     let head = "[kafka]\nbootstrap_servers = [\"127.0.0.1:1\"]\n";
     let keys = secret_keys();
-    for (table, name, _) in &keys {
+    for (table, name, in_file) in &keys {
         let around = around(table, name);
-        for spelling in spellings(&file) {
+        let all = if *in_file {
+            paths(&file)
+        } else {
+            spellings(&file)
+        };
+        for spelling in all {
             let variables = [("PLANTED", PLANTED)];
             for mistake in ["", "nonsense = 1\n", "mechanism = \"NONE\"\n", "broken =\n"] {
                 let body = format!("{head}[{table}]\n{name} = {spelling}\n{around}{mistake}");
