@@ -16,7 +16,7 @@
 //! | `POST /tidegate/quarantine/drop`, `…/retry` | takes [`Ids`] out of quarantine |
 //!
 //! The next page begins at `?after=`. Below `/tidegate`, all but the status is for clients on
-//! loopback only ([`local`]).
+//! loopback only (`local`).
 //!
 //! An outage of Kafka is *not* unready: the gateway is made for it, and a restart would help
 //! nobody. All other answers are JSON as Connect's are: `{"error_code": 404, "message": "…"}`.
