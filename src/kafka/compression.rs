@@ -212,14 +212,6 @@ pub(super) mod tests {
         out
     }
 
-    const ALL: [Compression; 5] = [
-        Compression::None,
-        Compression::Gzip,
-        Compression::Snappy,
-        Compression::Lz4,
-        Compression::Zstd,
-    ];
-
     fn round_trip(compression: Compression, plains: &[Vec<u8>]) {
         let mut codec = Codec::new(compression, None).unwrap();
         for plain in plains {
@@ -239,7 +231,7 @@ pub(super) mod tests {
         fn what_is_compressed_comes_back(
             noise in proptest::collection::vec(any::<u8>(), 0..2000), times in 0usize..200,
         ) {
-            for compression in ALL {
+            for compression in Compression::ALL {
                 round_trip(compression, &[noise.clone(), noise.repeat(times), Vec::new()]);
             }
         }
@@ -255,7 +247,7 @@ pub(super) mod tests {
             state ^= state << 17;
             noise.push((state >> 32) as u8);
         }
-        for compression in ALL {
+        for compression in Compression::ALL {
             round_trip(compression, &[noise.clone(), noise[..65_536].to_vec()]);
         }
     }

@@ -50,3 +50,9 @@ pub enum Compression {
     #[default]
     Zstd,
 }
+
+#[cfg(test)]
+impl Compression {
+    /// Every one, for tests that must hold for each.
+    pub(crate) const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+}

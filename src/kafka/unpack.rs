@@ -215,14 +215,6 @@ mod tests {
     use crate::kafka::batch::{BatchIdentity, Encoder};
     use crate::record::RecordWriter;
 
-    const ALL: [Compression; 5] = [
-        Compression::None,
-        Compression::Gzip,
-        Compression::Snappy,
-        Compression::Lz4,
-        Compression::Zstd,
-    ];
-
     fn batch(compression: Compression, records: i64) -> Bytes {
         let records: Vec<_> = (0..records)
             .map(|n| {
@@ -244,7 +236,7 @@ mod tests {
 
     #[test]
     fn records_come_back_as_they_were_written() {
-        for compression in ALL {
+        for compression in Compression::ALL {
             let mut log = BytesMut::new();
             for _ in 0..2 {
                 log.extend_from_slice(&batch(compression, 300));
@@ -274,7 +266,7 @@ mod tests {
 
     #[test]
     fn lies_are_errors_and_cost_nothing() {
-        for compression in ALL {
+        for compression in Compression::ALL {
             let whole = batch(compression, 50);
             for at in (0..whole.len()).step_by(3) {
                 let mut flipped = BytesMut::from(&whole[..]);

@@ -3,6 +3,7 @@
 //! * `pump` is the one task: it takes records from the spool, hands them to an engine, and acts on
 //!   each answer. What it knows of streams that are not well is in `trouble`, of brokers in
 //!   `doors`.
+//! * `search` looks for leaders that are not known.
 //! * `topics` finds out about topics, makes missing ones if it may, and warns of weak promises.
 //! * An [`Engine`] sends: [`exactly_once`] is ours, `rskafka` (a cargo feature) sends at least
 //!   once.
@@ -23,6 +24,7 @@ mod reply;
 mod resume;
 #[cfg(feature = "rskafka")]
 mod rskafka;
+mod search;
 mod topics;
 mod trouble;
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::doors::Doors;
 use super::error::SendError;
 use super::resume::Resumes;
+use super::search::Searches;
 use super::trouble::{Phase, Troubles, split};
 use super::{Batch, Door, Engine, Reply, Stand};
 use crate::backoff::{Backoff, Random};
@@ -70,16 +71,6 @@ pub(super) enum Event {
     Stored(StreamId, Result<(), SendError>),
 }
 
-/// A topic some partition of which has no leader.
-#[derive(Debug)]
-struct Search {
-    failures: u32,
-    due: Instant,
-    since: Instant,
-    /// Partition of each stream that waits for it.
-    streams: HashMap<StreamId, i32>,
-}
-
 /// The pump.
 pub(super) struct Pump<E> {
     pub(super) engine: Arc<E>,
@@ -96,8 +87,7 @@ pub(super) struct Pump<E> {
     pub(super) shut: HashMap<Door, HashSet<StreamId>>,
     /// Offset behind the last acknowledged record of a stream.
     pub(super) offsets: HashMap<StreamId, i64>,
-    searches: HashMap<Arc<str>, Search>,
-    searching: bool,
+    pub(super) searches: Searches,
     pub(super) random: Random,
     started: bool,
     start_out: bool,
@@ -133,8 +123,7 @@ impl<E: Engine> Pump<E> {
             resumes: Resumes::default(),
             shut: HashMap::new(),
             offsets: HashMap::new(),
-            searches: HashMap::new(),
-            searching: false,
+            searches: Searches::default(),
             random: Random::new(),
             started: false,
             start_out: false,
@@ -441,85 +430,13 @@ impl<E: Engine> Pump<E> {
         (taken, declined.into_inner())
     }
 
-    /// Notes that a partition's leader must be looked for.
-    pub(super) fn search(&mut self, to: &TopicPartition, stream: StreamId, now: Instant) {
-        let search = self
-            .searches
-            .entry(Arc::clone(&to.topic))
-            .or_insert_with(|| Search {
-                failures: 0,
-                due: now,
-                since: now,
-                streams: HashMap::new(),
-            });
-        search.streams.insert(stream, to.partition);
-    }
-
-    /// Looks for leaders, one request for all topics that are due.
-    fn find(&mut self, now: Instant) {
-        if self.searching || self.searches.is_empty() {
-            return;
-        }
-        let due = self.searches.iter().filter(|(_, search)| search.due <= now);
-        let topics: Vec<Arc<str>> = due.map(|(topic, _)| Arc::clone(topic)).collect();
-        if topics.is_empty() {
-            return;
-        }
-        self.searching = true;
-        let engine = Arc::clone(&self.engine);
-        self.tasks.spawn(async move {
-            let result = engine.find(topics.clone()).await;
-            Event::Found(topics, result)
-        });
-    }
-
-    fn found(&mut self, topics: Vec<Arc<str>>, result: &Result<(), SendError>) {
-        self.searching = false;
-        let now = Instant::now();
-        if let Err(error) = result {
-            self.report
-                .failed("cannot look for leaders", &error.cause());
-        }
-        for topic in topics {
-            let Some(search) = self.searches.get_mut(&topic) else {
-                continue;
-            };
-            let long = now.duration_since(search.since) > STALLED_AFTER;
-            search.streams.retain(|stream, partition| {
-                let to = TopicPartition {
-                    topic: Arc::clone(&topic),
-                    partition: *partition,
-                };
-                let lost = self.engine.door(&to).is_none();
-                if long && (!lost || result.is_ok()) {
-                    self.outlet.stalled(*stream, lost);
-                    if let Some(trouble) = self.troubles.get_mut(*stream) {
-                        trouble.stalled = lost;
-                    }
-                }
-                lost
-            });
-            search.failures = search.failures.saturating_add(1);
-            search.due = now
-                + self
-                    .limits
-                    .backoff
-                    .wait(search.failures, self.random.draw());
-            if search.streams.is_empty() {
-                self.searches.remove(&topic);
-            }
-        }
-    }
-
     fn wake_at(&self) -> Instant {
         let now = Instant::now();
         let ahead = [
             self.doors.next_change(now),
             self.troubles.next_change(now),
             self.resumes.next_change(now),
-            (!self.searching)
-                .then(|| self.searches.values().map(|search| search.due).min())
-                .flatten(),
+            self.searches.next_change(),
             (!self.start_out && !self.started).then_some(self.start_due),
         ];
         let soonest = ahead.into_iter().flatten().filter(|at| *at > now).min();

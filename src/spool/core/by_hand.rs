@@ -15,8 +15,8 @@ use super::super::intake::{Incoming, Intake, Settle, Ticket, TopicOptions};
 use super::super::log::{Entry, FrameDraft, QUARANTINE, SegmentId};
 use super::super::meta::Reason;
 use super::super::{Run, StreamId};
-use super::inspect::Kept;
 use super::intake::RECORD_BYTES_MAX;
+use super::quarantine::Kept;
 use super::{Shared, Spool};
 
 /// How long records that are with Kafka are waited for; after it they are left out.

@@ -12,7 +12,7 @@ use super::super::{Run, StreamId, TopicId};
 use super::Shared;
 use super::intake::partition_of;
 use super::state::{Due, State};
-use super::stream::Entry;
+use super::stream::{Entry, Stream};
 use super::writer::Draft;
 use crate::record::Record;
 
@@ -82,23 +82,7 @@ impl Shared {
         let run = state.run;
         let stream = state.stream(provisional)?;
         let lane = stream.lane;
-        let attempted = stream.attempted;
-        let in_memory = stream.cold.is_empty() && !stream.has_unloaded(run);
-        let hot = stream
-            .hot
-            .iter()
-            .take_while(|e| in_memory && e.number < attempted);
-        let (bytes_max, mut bytes) = (self.frame_bytes_max(), 0);
-        let entries: Vec<(Run, u64, Record)> = stream
-            .cold
-            .iter()
-            .chain(hot)
-            .take_while(|e| {
-                bytes += e.record.size();
-                bytes <= bytes_max || bytes == e.record.size()
-            })
-            .map(|e| (e.run, e.number, e.record.clone()))
-            .collect();
+        let (entries, bytes) = oldest_of(stream, run, self.frame_bytes_max());
         let last = entries.last().map(|e| (e.0, e.1))?;
         let topic = state.topic(id)?;
         topic.dealing = true;
@@ -237,6 +221,28 @@ fn cursor_of(draft: &Draft, provisional: StreamId) -> Option<(Run, u64)> {
             } if *stream == provisional => Some((*run, *next)),
             _ => None,
         })
+}
+
+/// The first records of a stream that may be rewritten, and their bytes: one at least, then as many
+/// as fit.
+fn oldest_of(stream: &Stream, run: Run, bytes_max: usize) -> (Vec<(Run, u64, Record)>, usize) {
+    let in_memory = stream.cold.is_empty() && !stream.has_unloaded(run);
+    let hot = stream
+        .hot
+        .iter()
+        .take_while(|e| in_memory && e.number < stream.attempted);
+    let mut bytes = 0;
+    let entries = stream
+        .cold
+        .iter()
+        .chain(hot)
+        .take_while(|e| {
+            bytes += e.record.size();
+            bytes <= bytes_max || bytes == e.record.size()
+        })
+        .map(|e| (e.run, e.number, e.record.clone()))
+        .collect();
+    (entries, bytes)
 }
 
 /// The provisional stream of a topic, when its records may be dealt.

@@ -12,17 +12,15 @@ use super::super::inspect::{
     BadPlace, CheckPage, DamageInfo, DamagedRange, LedgerPage, QuarantineInfo, QuarantinePage,
     RangeInfo, RecordsPage, StreamInfo,
 };
-use super::super::log::{
-    self, FramePos, FrozenStore, LANES, QUARANTINE, ReadError, Section, SegmentId,
-};
+use super::super::log::{self, FramePos, FrozenStore, LANES, ReadError, Section, SegmentId};
 use super::super::ranges::Ranges;
 use super::super::{Run, StreamId, TopicPartition};
 use super::describe::{describe_record, describe_stream, live_part, name_of};
+use super::page::Place;
 use super::stream::Stream;
 use super::{OpenError, Shared, Spool, recover};
 use crate::config::checked;
 use crate::metrics::Metrics;
-use crate::record::Record;
 
 /// Bytes of records after which a page ends.
 const PAGE_BYTES: usize = 512 * 1024;
@@ -40,56 +38,6 @@ pub struct Look {
     pub damage: Vec<DamageInfo>,
     /// Lanes whose last frame is torn, as after a power cut: it had not been acknowledged.
     pub torn_tails: u64,
-}
-
-/// Where a page begins.
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    /// Records in memory: of this stream, from this number on.
-    Memory(StreamId, u64),
-    /// In this segment, at its beginning or further on.
-    Disk(SegmentId, Option<FramePos>),
-}
-
-impl FromStr for Place {
-    type Err = BadPlace;
-
-    fn from_str(text: &str) -> Result<Self, BadPlace> {
-        let parts: Option<Vec<u64>> = text
-            .split('.')
-            .skip(1)
-            .map(|part| part.parse().ok())
-            .collect();
-        let place = match (text.split('.').next(), parts.as_deref()) {
-            (Some("memory"), Some([stream, number])) => u32::try_from(*stream)
-                .ok()
-                .map(|stream| Self::Memory(StreamId(stream), *number)),
-            (Some("disk"), Some([segment])) => Some(Self::Disk(SegmentId(*segment), None)),
-            (Some("disk"), Some([segment, offset, number])) => {
-                let (segment, offset, number) = (SegmentId(*segment), *offset, *number);
-                let at = FramePos {
-                    segment,
-                    offset,
-                    number,
-                };
-                Some(Self::Disk(segment, Some(at)))
-            }
-            _ => None,
-        };
-        place.ok_or_else(|| BadPlace(text.to_owned()))
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Memory(stream, number) => write!(f, "memory.{}.{number}", stream.0),
-            Self::Disk(segment, None) => write!(f, "disk.{}", segment.0),
-            Self::Disk(segment, Some(at)) => {
-                write!(f, "disk.{}.{}.{}", segment.0, at.offset, at.number)
-            }
-        }
-    }
 }
 
 impl Spool {
@@ -449,74 +397,5 @@ impl Shared {
 
     pub(super) fn name_of(&self, id: StreamId) -> TopicPartition {
         name_of(&self.state.lock(), id)
-    }
-
-    /// Records in quarantine, without those that were taken out of it; the oldest first.
-    pub(super) fn quarantined(&self) -> Vec<Kept> {
-        let segments = self.log.lock().segments_of(QUARANTINE).to_vec();
-        self.quarantined_in(&segments)
-    }
-
-    /// The same, of these segments: all that the quarantine has.
-    pub(super) fn quarantined_in(&self, segments: &[SegmentId]) -> Vec<Kept> {
-        let (mut kept, mut gone) = (Vec::new(), std::collections::HashSet::new());
-        for segment in segments {
-            let mut at = self.reader.first(*segment);
-            while let Some(here) = at {
-                let (directory, next) = match self.reader.read_directory(here) {
-                    Ok(Some(found)) => found,
-                    Ok(None) | Err(ReadError::Gone(_)) => break,
-                    Err(ReadError::Damaged { next, .. }) => {
-                        at = next;
-                        continue;
-                    }
-                };
-                let note = directory.entries.iter().find_map(|entry| match entry {
-                    log::Entry::Note(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-                    _ => None,
-                });
-                let note = note.unwrap_or_default();
-                match directory.sections.first() {
-                    Some(section) => kept.push(Kept {
-                        at: FramePos {
-                            number: next.number.saturating_sub(1),
-                            ..here
-                        },
-                        section: *section,
-                        cause: note,
-                    }),
-                    None => gone.extend(note.split(' ').map(str::to_owned)),
-                }
-                at = Some(next);
-            }
-        }
-        kept.retain(|kept| !gone.contains(&kept.id()));
-        kept
-    }
-
-    pub(super) fn read_quarantined(&self, kept: &Kept) -> Option<Record> {
-        let frame = self.reader.read_frame(kept.at).ok().flatten()?;
-        frame
-            .sections
-            .into_iter()
-            .next()?
-            .records
-            .into_iter()
-            .next()
-    }
-}
-
-/// A record in quarantine. The frame that takes some out again has no records, and their ids in its
-/// note.
-#[derive(Clone, Debug)]
-pub(super) struct Kept {
-    pub at: FramePos,
-    pub section: Section,
-    pub cause: String,
-}
-
-impl Kept {
-    pub fn id(&self) -> String {
-        format!("{}-{}", self.at.segment.0, self.at.number)
     }
 }

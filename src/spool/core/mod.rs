@@ -25,6 +25,7 @@ mod intake;
 mod lanes;
 mod loader;
 mod outlet;
+mod page;
 mod persist;
 mod quarantine;
 mod recover;

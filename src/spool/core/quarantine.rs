@@ -1,6 +1,8 @@
 //! Records that Kafka rejects: kept whole, in a lane of their own, out of their stream's way.
 
-use super::super::log::{self, FrameDraft, Log, SectionDraft};
+use super::super::log::{
+    self, FrameDraft, FramePos, Log, QUARANTINE, ReadError, Section, SectionDraft, SegmentId,
+};
 use super::super::meta::Reason;
 use super::super::{Run, StreamId};
 use super::Shared;
@@ -87,6 +89,60 @@ impl Shared {
             }
         }
     }
+
+    /// Records in quarantine, without those that were taken out of it; the oldest first.
+    pub(super) fn quarantined(&self) -> Vec<Kept> {
+        let segments = self.log.lock().segments_of(QUARANTINE).to_vec();
+        self.quarantined_in(&segments)
+    }
+
+    /// The same, of these segments: all that the quarantine has.
+    pub(super) fn quarantined_in(&self, segments: &[SegmentId]) -> Vec<Kept> {
+        let (mut kept, mut gone) = (Vec::new(), std::collections::HashSet::new());
+        for segment in segments {
+            let mut at = self.reader.first(*segment);
+            while let Some(here) = at {
+                let (directory, next) = match self.reader.read_directory(here) {
+                    Ok(Some(found)) => found,
+                    Ok(None) | Err(ReadError::Gone(_)) => break,
+                    Err(ReadError::Damaged { next, .. }) => {
+                        at = next;
+                        continue;
+                    }
+                };
+                let note = directory.entries.iter().find_map(|entry| match entry {
+                    log::Entry::Note(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+                    _ => None,
+                });
+                let note = note.unwrap_or_default();
+                match directory.sections.first() {
+                    Some(section) => kept.push(Kept {
+                        at: FramePos {
+                            number: next.number.saturating_sub(1),
+                            ..here
+                        },
+                        section: *section,
+                        cause: note,
+                    }),
+                    None => gone.extend(note.split(' ').map(str::to_owned)),
+                }
+                at = Some(next);
+            }
+        }
+        kept.retain(|kept| !gone.contains(&kept.id()));
+        kept
+    }
+
+    pub(super) fn read_quarantined(&self, kept: &Kept) -> Option<Record> {
+        let frame = self.reader.read_frame(kept.at).ok().flatten()?;
+        frame
+            .sections
+            .into_iter()
+            .next()?
+            .records
+            .into_iter()
+            .next()
+    }
 }
 
 /// Gives up the oldest of the quarantine when it is larger than it may be. The ledger has named
@@ -111,4 +167,19 @@ fn find(state: &State, stream: StreamId, run: Run, number: u64) -> Option<Record
     let mut all = stream.cold.iter().chain(&stream.hot);
     all.find(|entry| entry.run == run && entry.number == number)
         .map(|entry| entry.record.clone())
+}
+
+/// A record in quarantine. The frame that takes some out again has no records, and their ids in its
+/// note.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub at: FramePos,
+    pub section: Section,
+    pub cause: String,
+}
+
+impl Kept {
+    pub fn id(&self) -> String {
+        format!("{}-{}", self.at.segment.0, self.at.number)
+    }
 }

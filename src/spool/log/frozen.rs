@@ -3,11 +3,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::store::with_path;
+use super::store::{read_up_to, with_path};
 use super::{Store, StoreFile};
 
 /// The folder.
@@ -74,16 +73,7 @@ struct FrozenFile {
 
 impl StoreFile for FrozenFile {
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, at + done as u64) {
-                Ok(0) => break,
-                Ok(some) => done += some,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(with_path(&self.path, &error)),
-            }
-        }
-        Ok(done)
+        read_up_to(&self.file, at, buffer).map_err(|error| with_path(&self.path, &error))
     }
 
     fn write_at(&self, _at: u64, _bytes: &[u8]) -> io::Result<()> {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::files::{Files, FreeFile, Segment, Table, UNFINISHED};
 use super::index::{Index, Newest};
 use super::inspect::{Candidate, Kind, inspect};
+use super::packer::Packer;
 use super::reader::LogReader;
 use super::rescan::{scan, settle};
 use super::scan::{Ident, Region};
-use super::writer::{Lane, Log, Open, Packer};
+use super::writer::{Lane, Log, Open};
 use super::{
     Entry, LANES, LogConfig, LogError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Section, SegmentId,
     SegmentInfo, Store, page_up,

@@ -168,6 +168,20 @@ impl Store for DiskStore {
     }
 }
 
+/// Fills `buffer` from `at` on, as far as the file goes; the bytes read.
+pub(super) fn read_up_to(file: &File, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, at + done as u64) {
+            Ok(0) => break,
+            Ok(some) => done += some,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
 #[derive(Debug)]
 struct DiskFile {
     path: PathBuf,
@@ -176,16 +190,7 @@ struct DiskFile {
 
 impl StoreFile for DiskFile {
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, at + done as u64) {
-                Ok(0) => break,
-                Ok(some) => done += some,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(with_path(&self.path, &error)),
-            }
-        }
-        Ok(done)
+        read_up_to(&self.file, at, buffer).map_err(|error| with_path(&self.path, &error))
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {

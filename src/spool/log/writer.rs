@@ -3,23 +3,19 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
-use zstd::bulk::Compressor;
-
-use super::body::BodyWriter;
 use super::entry::encode_sections;
 use super::files::{Files, FreeFile, Segment, Table};
 use super::frame::{self, Header};
 use super::index::Index;
+use super::packer::{Packed, Packer};
 use super::reader::{FramePos, LogReader};
-use super::scan::Ident;
-use super::segment::Head;
+use super::rolling::declarations;
 use super::{
-    AppendError, Appended, Catalog, Directory, Entry, FrameDraft, LANES, PAGE, RAW_BYTES_MAX,
-    Section, SectionDraft, SegmentId, page_up, place,
+    AppendError, Appended, Catalog, Directory, Entry, FrameDraft, LANES, PAGE, SegmentId, page_up,
+    place,
 };
-use crate::record::Record;
 use crate::spool::StreamId;
 
 /// Files that are made ahead of need.
@@ -30,6 +26,22 @@ const SPARES: usize = 2;
 pub(super) struct Open {
     pub segment: Arc<Segment>,
     pub declared: HashSet<StreamId>,
+}
+
+impl Open {
+    /// A frame that ends at `end` is on disk.
+    fn synced(&mut self, header: &Header, directory: &Directory, end: u64) {
+        for entry in &directory.entries {
+            if let Entry::Declare { stream, .. } = entry {
+                self.declared.insert(*stream);
+            }
+        }
+        if let Some(index) = self.segment.index.lock().as_mut() {
+            index.add(header.serial, header.number, directory);
+            index.frames_end = end;
+        }
+        self.segment.commit(end);
+    }
 }
 
 /// A lane as the writer sees it.
@@ -56,113 +68,6 @@ pub struct Log {
     pub(super) next_serial: u64,
     pub(super) reader: LogReader,
     pub(super) packer: Packer,
-}
-
-/// Buffers that are used again from frame to frame.
-pub(super) struct Packer {
-    compressor: Compressor<'static>,
-    body: BodyWriter,
-    raw: Vec<u8>,
-    packed: Vec<u8>,
-    directory: Vec<u8>,
-    out: Vec<u8>,
-}
-
-/// A frame's records, packed; it has no place yet.
-struct Packed {
-    sections: Vec<Section>,
-    oldest_ms: i64,
-    codec: u8,
-    raw_bytes: u32,
-    body_bytes: u32,
-}
-
-impl std::fmt::Debug for Packer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Packer").finish_non_exhaustive()
-    }
-}
-
-impl Packer {
-    pub fn new(level: i32) -> io::Result<Self> {
-        Ok(Self {
-            compressor: Compressor::new(level)?,
-            body: BodyWriter::default(),
-            raw: Vec::new(),
-            packed: Vec::new(),
-            directory: Vec::new(),
-            out: Vec::new(),
-        })
-    }
-
-    /// Packs the records into `packed` (zstd) or leaves them in `raw` (plain).
-    fn pack(&mut self, drafts: &[SectionDraft]) -> Result<Packed, AppendError> {
-        let mut sorted: Vec<&SectionDraft> = drafts
-            .iter()
-            .filter(|draft| !draft.records.is_empty())
-            .collect();
-        sorted.sort_by_key(|draft| (draft.run, draft.stream, draft.first));
-        let records = || sorted.iter().flat_map(|draft| draft.records.iter());
-        let size: usize = records().map(Record::size).sum();
-        let too_large = |bytes: usize| AppendError::TooLarge {
-            bytes: bytes as u64,
-            max: RAW_BYTES_MAX as u64,
-        };
-        if size > RAW_BYTES_MAX {
-            return Err(too_large(size));
-        }
-        let oldest_ms = records()
-            .map(|record| record.timestamp_ms)
-            .min()
-            .unwrap_or(0);
-        self.raw.clear();
-        self.body.encode(records(), oldest_ms, &mut self.raw);
-        self.packed.clear();
-        self.packed
-            .reserve(zstd::zstd_safe::compress_bound(self.raw.len()));
-        if !self.raw.is_empty() {
-            self.compressor
-                .compress_to_buffer(&self.raw, &mut self.packed)?;
-        }
-        let zstd = self.packed.len() < self.raw.len();
-        let body = if zstd { &self.packed } else { &self.raw };
-        Ok(Packed {
-            sections: merge(&sorted),
-            oldest_ms,
-            codec: if zstd { frame::ZSTD } else { frame::PLAIN },
-            raw_bytes: u32::try_from(self.raw.len()).map_err(|_| too_large(self.raw.len()))?,
-            body_bytes: u32::try_from(body.len()).map_err(|_| too_large(body.len()))?,
-        })
-    }
-
-    fn body(&self, codec: u8) -> &[u8] {
-        if codec == frame::ZSTD {
-            &self.packed
-        } else {
-            &self.raw
-        }
-    }
-}
-
-/// Sections as they go into the directory: sorted, neighbours merged.
-fn merge(sorted: &[&SectionDraft]) -> Vec<Section> {
-    let mut sections: Vec<Section> = Vec::with_capacity(sorted.len());
-    for draft in sorted {
-        let count = u32::try_from(draft.records.len()).unwrap_or(u32::MAX);
-        let (stream, run, first) = (draft.stream, draft.run, draft.first);
-        match sections.last_mut() {
-            Some(last) if (last.stream, last.run, last.end()) == (stream, run, first) => {
-                last.count = last.count.saturating_add(count);
-            }
-            _ => sections.push(Section {
-                stream,
-                run,
-                first,
-                count,
-            }),
-        }
-    }
-    sections
 }
 
 impl Log {
@@ -323,16 +228,7 @@ impl Log {
         }
         let sync = before.elapsed();
         bytes_written += page_up(end) - at / PAGE * PAGE;
-        for entry in &directory.entries {
-            if let Entry::Declare { stream, .. } = entry {
-                open.declared.insert(*stream);
-            }
-        }
-        if let Some(index) = open.segment.index.lock().as_mut() {
-            index.add(header.serial, header.number, &directory);
-            index.frames_end = end;
-        }
-        open.segment.commit(end);
+        open.synced(&header, &directory, end);
         lane.last_synced = header.number;
         lane.last_generation = header.generation;
         Ok(Appended {
@@ -346,113 +242,6 @@ impl Log {
             bytes_written,
             sync,
         })
-    }
-
-    /// The disk failed: the lane's segment takes no more frames. Without a good frame it is free
-    /// again, so that a failing disk does not eat the spool segment by segment.
-    fn give_up(&mut self, lane_id: u8) {
-        let Some(lane) = self.lanes.get_mut(usize::from(lane_id)) else {
-            return;
-        };
-        let Some(open) = lane.open.take() else {
-            return;
-        };
-        let id = SegmentId(open.segment.ident.generation);
-        if open.segment.committed() > open.segment.start {
-            lane.closed = Some(id);
-        } else {
-            self.free(id);
-        }
-    }
-
-    /// Opens a new segment in the lane and closes the one before. Returns the bytes written.
-    fn roll(
-        &mut self,
-        keep: usize,
-        lane_id: u8,
-        catalog: &dyn Catalog,
-    ) -> Result<u64, AppendError> {
-        let file = self.files.obtain(self.table.bytes(), keep)?;
-        let generation = self.next_generation;
-        self.next_generation += 1;
-        let (head, start, declared) = self.head(lane_id, generation, catalog);
-        let written = file
-            .file
-            .write_at(0, &head)
-            .and_then(|()| file.file.sync_data());
-        if let Err(error) = written {
-            self.files.release(file);
-            return Err(error.into());
-        }
-        self.files.newest_head = generation;
-        let first = self
-            .lanes
-            .get(usize::from(lane_id))
-            .map_or(0, |lane| lane.last_number)
-            + 1;
-        let index = Box::new(Index::new(start, first));
-        let ident = Ident {
-            generation,
-            lane: lane_id,
-        };
-        let segment = Arc::new(Segment::new(ident, file, index, false));
-        self.table.insert(segment.clone());
-        let mut bytes = start;
-        if let Some(lane) = self.lanes.get_mut(usize::from(lane_id)) {
-            if let Some(before) = lane.open.replace(Open { segment, declared }) {
-                lane.closed = Some(SegmentId(before.segment.ident.generation));
-                bytes += seal(&before.segment);
-            }
-            lane.segments.push(SegmentId(generation));
-        }
-        Ok(bytes)
-    }
-
-    /// A head, whole pages of it, where frames begin behind it, and the streams that it declares.
-    fn head(
-        &mut self,
-        lane_id: u8,
-        generation: u64,
-        catalog: &dyn Catalog,
-    ) -> (Vec<u8>, u64, HashSet<StreamId>) {
-        let lane = self.lanes.get(usize::from(lane_id));
-        let head = Head {
-            lane: lane_id,
-            generation,
-            serial: self.next_serial,
-            first_number: lane.map_or(0, |lane| lane.last_number) + 1,
-            generation_before: lane.map_or(0, |lane| lane.last_generation),
-            last_before: lane.map_or(0, |lane| lane.last_synced),
-            created_ms: now_ms(),
-            length: self.files.config.segment_bytes,
-        };
-        self.next_serial += 1;
-        let most = usize::try_from(self.files.config.segment_bytes / 4).unwrap_or(usize::MAX);
-        let mut raw = Vec::new();
-        let mut declared = HashSet::new();
-        for entry in catalog.checkpoint() {
-            let from = raw.len();
-            let fresh = declarations(entry.mentions().into_iter(), catalog, Some(&declared));
-            fresh
-                .iter()
-                .chain([&entry])
-                .for_each(|entry| entry.encode(&mut raw));
-            if raw.len() > most {
-                raw.truncate(from);
-                tracing::warn!(generation, "a segment's checkpoint was cut");
-                break;
-            }
-            declared.extend(entry.mentions().filter(|_| !fresh.is_empty()));
-        }
-        let raw_bytes = u32::try_from(raw.len()).unwrap_or(u32::MAX);
-        let (packed, raw_bytes) = match self.packer.compressor.compress(&raw) {
-            Ok(packed) => (packed, raw_bytes),
-            Err(_) => (Vec::new(), 0),
-        };
-        let mut bytes = head.encode(&packed, raw_bytes);
-        let start = page_up(bytes.len() as u64);
-        bytes.resize(usize::try_from(start).unwrap_or(bytes.len()), 0);
-        (bytes, start, declared)
     }
 
     /// Takes a segment that is needed no more out of the log; its file is used again. Readers in it
@@ -523,59 +312,4 @@ impl Log {
         let rest = open.map(|open| open.segment.length - open.segment.committed());
         new + free + rest.sum::<u64>()
     }
-}
-
-/// Declarations of those streams that are not declared.
-fn declarations(
-    streams: impl Iterator<Item = StreamId>,
-    catalog: &dyn Catalog,
-    declared: Option<&HashSet<StreamId>>,
-) -> Vec<Entry> {
-    let mut fresh: Vec<StreamId> = streams
-        .filter(|stream| !declared.is_some_and(|all| all.contains(stream)))
-        .collect();
-    fresh.sort_unstable();
-    fresh.dedup();
-    let declare = |stream| {
-        let to = catalog.name(stream)?;
-        Some(Entry::Declare { stream, to })
-    };
-    fresh.into_iter().filter_map(declare).collect()
-}
-
-/// Writes the index at a segment's end; returns the bytes written. If that fails a start reads the
-/// whole segment instead.
-fn seal(segment: &Segment) -> u64 {
-    let mut held = segment.index.lock();
-    let Some(index) = held.as_ref() else {
-        return 0;
-    };
-    let bytes = index.encode(segment.ident.lane, segment.ident.generation);
-    let Some(at) = segment.length.checked_sub(bytes.len() as u64) else {
-        return 0;
-    };
-    if at < index.frames_end {
-        return 0;
-    }
-    let written = segment
-        .file
-        .write_at(at, &bytes)
-        .and_then(|()| segment.file.sync_data());
-    match written {
-        Ok(()) => {
-            *held = None;
-            segment.length - at / PAGE * PAGE
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a segment's index could not be written");
-            0
-        }
-    }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
