@@ -38,8 +38,8 @@ fn steady_traffic_writes_nothing() {
     }
 }
 
-/// Whether next to nothing was written in a minute of load. What was written is excused, for another
-/// minute to show it, only where Kafka answered late or the machine stood still.
+/// Whether next to nothing was written in a minute of load. What was written is excused, for
+/// another minute to show it, only where Kafka answered late or the machine stood still.
 fn a_quiet_minute(gateway: &Gateway, rate: u32) -> bool {
     const LATE: Duration = Duration::from_millis(200);
     let (bytes, before) = (gateway.write_bytes(), gateway.metrics());
@@ -53,10 +53,11 @@ fn a_quiet_minute(gateway: &Gateway, rate: u32) -> bool {
     let (written, after) = (gateway.write_bytes() - bytes, gateway.metrics());
     let more = |figure: &str| after.of(figure) - before.of(figure);
     let sent = more("sent_total");
-    let late = more("produce_seconds_count") - more("produce_seconds_bucket{le=\"0.2048\"}");
+    let in_time = more("produce_seconds_bucket{le=\"0.2048\"}");
+    let late = more("produce_seconds_count") - in_time;
     eprintln!(
-        "{rate} messages/s for 60 s: {sent} in Kafka, {written} bytes written to disk; {late} answers \
-         of Kafka after 0.2 s, the machine stood still {stalls} times"
+        "{rate} messages/s for 60 s: {sent} in Kafka, {written} bytes written to disk; {late} \
+         answers of Kafka after 0.2 s, the machine stood still {stalls} times"
     );
     assert!(sent >= f64::from(rate) * 50.0, "there was no load");
     let quiet = written <= 64 * 1024;
