@@ -220,7 +220,7 @@ pub(crate) mod tests {
 
     /// A clock that is set by hand.
     #[derive(Clone, Debug)]
-    pub(crate) struct Fake(pub Arc<Mutex<(Look, &'static str)>>);
+    pub(crate) struct Fake(pub Arc<Mutex<(Look, u32)>>);
 
     impl Fake {
         pub(crate) fn new(wall_ms: i64, synchronised: bool) -> Self {
@@ -229,7 +229,7 @@ pub(crate) mod tests {
                 boot_ms: 1_000,
                 synchronised,
             };
-            Self(Arc::new(Mutex::new((look, "boot 1"))))
+            Self(Arc::new(Mutex::new((look, 1))))
         }
 
         pub(crate) fn passes(&self, ms: i64) {
@@ -249,7 +249,8 @@ pub(crate) mod tests {
                 boot_ms: 0,
                 synchronised,
             };
-            *self.0.lock() = (look, "boot 2");
+            let boot = &mut *self.0.lock();
+            *boot = (look, boot.1 + 1);
         }
     }
 
@@ -259,7 +260,7 @@ pub(crate) mod tests {
         }
 
         fn boot_id(&self) -> String {
-            self.0.lock().1.to_owned()
+            self.0.lock().1.to_string()
         }
     }
 

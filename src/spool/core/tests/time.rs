@@ -70,14 +70,15 @@ fn said(record: &Record) -> (i64, String, Option<String>) {
     (record.timestamp_ms, clock, text(mark::TIMESTAMP))
 }
 
-/// A gateway with Kafka away and a clock that is not right, and what it has taken: one record a
+/// A gateway that knew the time, and rebooted with Kafka away and a clock that is not right, and what it has taken: one record a
 /// minute, of topics whose partitions are known (`t`) and not (`u`).
 fn unsure() -> (World, Fake) {
-    let fake = Fake::new(THEN_MS, false);
+    let fake = Fake::new(super::super::wall_ms(), true);
     let mut world = World::new(30, config());
     world.send("t", None, &fake);
     world.hand_out();
     world.spool.shared.store();
+    fake.reboots(THEN_MS, false);
     world.by(&fake);
     world.spool.uplink(false);
     for _ in 0..3 {
@@ -235,10 +236,12 @@ fn ages_follow_the_clock_that_counts_from_boot() {
     // Found on disk, in the same boot.
     world.by(&fake);
     assert_eq!(ages(&world, now), (150_000, Some(150_000)));
-    // Nobody knows, after a reboot: no age at all rather than one of fifty years.
+    // Nobody knows, after a reboot: no age rather than one of fifty years. What is left is the
+    // segment of the record that came in by a right clock.
     fake.reboots(now, true);
     world.by(&fake);
-    assert_eq!(ages(&world, now), (0, None));
+    let (age, oldest) = ages(&world, now);
+    assert!(age < 60_000 && oldest.is_none_or(|age| age < 60_000));
     // A clock that is wrong again says nothing of what is older than itself.
     fake.reboots(THEN_MS, false);
     world.by(&fake);
@@ -257,7 +260,7 @@ fn times_that_are_guessed_are_told_as_such_until_the_clock_is_right() {
     }
     right_now(&fake, &world);
     let again = world.next();
-    assert_eq!(again.len(), taken.len());
+    assert!(again.len() >= taken.len());
     for taken in &again {
         assert!(!taken.guessed);
         assert!(taken.records.iter().all(|it| said(it).1 == "corrected"));
