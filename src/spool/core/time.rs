@@ -188,7 +188,7 @@ impl State {
         let mut anchors = self
             .anchors
             .take()
-            .map_or_else(Anchors::default, |all| Arc::unwrap_or_clone(all));
+            .map_or_else(Anchors::default, Arc::unwrap_or_clone);
         let gone: Vec<Run> = anchors
             .keys()
             .filter(|run| !left.contains(run))

@@ -70,8 +70,9 @@ fn said(record: &Record) -> (i64, String, Option<String>) {
     (record.timestamp_ms, clock, text(mark::TIMESTAMP))
 }
 
-/// A gateway that knew the time, and rebooted with Kafka away and a clock that is not right, and what it has taken: one record a
-/// minute, of topics whose partitions are known (`t`) and not (`u`).
+/// A gateway that knew the time, and rebooted with Kafka away and a clock that is not right; and
+/// what it has taken since: one record a minute, of topics whose partitions are known (`t`) and not
+/// (`u`).
 fn unsure() -> (World, Fake) {
     let fake = Fake::new(super::super::wall_ms(), true);
     let mut world = World::new(30, config());
