@@ -161,8 +161,19 @@ impl Store for Folder {
         file.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut files = self.0.lock();
+        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn path(&self, name: &str) -> String {
+        name.to_owned()
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -1,5 +1,5 @@
-//! `kill -9` of the gateway in the middle of load: twenty times each with Kafka up, with Kafka
-//! down, and while a backlog drains.
+//! `kill -9` of the gateway in the middle of load, a third each with Kafka up, with Kafka down, and
+//! while a backlog drains.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ replication_factor = 1
 mqtt = "kill/+group/#rest"
 topic = "kill-{group}"
 "#;
-const KILLS_EACH: u32 = 20;
+/// Kills of a kind in a row; a hundred in all make a round.
+const KILLS_EACH: u32 = 34;
 /// Records that must wait for Kafka before a drain is let begin.
 const BACKLOG: f64 = 4_000.0;
 
@@ -41,7 +42,9 @@ impl Bite {
 }
 
 #[test]
-fn sixty_kills_under_load_lose_repeat_and_reorder_nothing() {
+fn a_hundred_kills_under_load_lose_repeat_and_reorder_nothing() {
+    let wanted = std::env::var("TIDEGATE_KILLS").map_or(100, |kills| kills.parse().unwrap());
+    let rounds = u32::div_ceil(wanted, 3 * KILLS_EACH);
     let kafka = Kafka::start(1, &[]);
     let mut gateway = Gateway::start(&kafka.bootstrap, CONFIG);
     let load = Load::start(
@@ -50,29 +53,36 @@ fn sixty_kills_under_load_lose_repeat_and_reorder_nothing() {
         "--clients 20 --topics 100 --groups 3 --rate 4000 --window 40 --size 150 --drain 120",
     );
     load.wait_acked(1_000, 60);
-
-    let up = kill_in_mid_load(&mut gateway, "sent_total");
-    eprintln!("Kafka up: {up:.0?}");
-    assert!(up.buffered >= 200.0, "the fault did not bite");
-    kafka.cluster("kill", &["1"]);
-    let down = kill_in_mid_load(&mut gateway, "acknowledged_total");
-    eprintln!("Kafka down: {down:.0?}");
-    assert!(down.on_disk >= 1_000.0, "the fault did not bite");
-    kafka.cluster("restart", &["1"]);
-    let draining = kill_while_draining(&mut gateway, &kafka);
-    eprintln!("a backlog draining: {draining:.0?}");
-    assert!(draining.resumed >= 20.0, "the fault did not bite");
+    for _ in 0..rounds {
+        round(&kafka, &mut gateway);
+    }
 
     let ledger = load.ledger.clone();
     let done = load.stop();
     eprintln!(
-        "{} repeated by the senders in {} connects",
-        done.repeated, done.connects
+        "{} kills; {} repeated by the senders in {} connects",
+        rounds * 3 * KILLS_EACH,
+        done.repeated,
+        done.connects
     );
-    assert!(done.connects >= u64::from(3 * KILLS_EACH));
+    assert!(done.connects >= u64::from(rounds * 3 * KILLS_EACH));
     assert_eq!(done.acked, done.sent);
     gateway.wait_drained(120);
-    oracle::check(&kafka, &[&ledger], "--pattern kill-.*").expect_clean("sixty kills");
+    oracle::check(&kafka, &[&ledger], "--pattern kill-.*").expect_clean("a hundred kills");
+}
+
+fn round(kafka: &Kafka, gateway: &mut Gateway) {
+    let up = kill_in_mid_load(gateway, "sent_total");
+    eprintln!("Kafka up: {up:.0?}");
+    assert!(up.buffered >= 200.0, "the fault did not bite");
+    kafka.cluster("kill", &["1"]);
+    let down = kill_in_mid_load(gateway, "acknowledged_total");
+    eprintln!("Kafka down: {down:.0?}");
+    assert!(down.on_disk >= 1_000.0, "the fault did not bite");
+    kafka.cluster("restart", &["1"]);
+    let draining = kill_while_draining(gateway, kafka);
+    eprintln!("a backlog draining: {draining:.0?}");
+    assert!(draining.resumed >= 20.0, "the fault did not bite");
 }
 
 /// Kills when at least 200 messages of this life are as `figure` counts, and a little later each

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::{Gateway, Kafka, Load, pause, run, tests_dir};
 
@@ -31,16 +31,37 @@ fn steady_traffic_writes_nothing() {
             &format!("--clients 20 --topics 100 --rate {rate} --json"),
         );
         load.wait_acked(u64::from(rate) * 3, 60);
-        let (bytes, sent) = (gateway.write_bytes(), gateway.metrics().of("sent_total"));
-        pause(Duration::from_secs(60));
-        let written = gateway.write_bytes() - bytes;
-        let sent = gateway.metrics().of("sent_total") - sent;
-        eprintln!("{rate} messages/s for 60 s: {sent} in Kafka, {written} bytes written to disk");
-        assert!(sent >= f64::from(rate) * 50.0, "there was no load");
-        assert!(written <= 64 * 1024);
+        let quiet = (0..3).any(|_| a_quiet_minute(&gateway, rate));
+        assert!(quiet, "written in each of three minutes");
         let done = load.stop();
         assert_eq!(done.acked, done.sent);
     }
+}
+
+/// Whether next to nothing was written in a minute of load. What was written is excused, for another
+/// minute to show it, only where Kafka answered late or the machine stood still.
+fn a_quiet_minute(gateway: &Gateway, rate: u32) -> bool {
+    const LATE: Duration = Duration::from_millis(200);
+    let (bytes, before) = (gateway.write_bytes(), gateway.metrics());
+    let begin = Instant::now();
+    let mut stalls = 0;
+    while begin.elapsed() < Duration::from_secs(60) {
+        let step = Instant::now();
+        pause(Duration::from_millis(50));
+        stalls += u32::from(step.elapsed() > LATE);
+    }
+    let (written, after) = (gateway.write_bytes() - bytes, gateway.metrics());
+    let more = |figure: &str| after.of(figure) - before.of(figure);
+    let sent = more("sent_total");
+    let late = more("produce_seconds_count") - more("produce_seconds_bucket{le=\"0.2048\"}");
+    eprintln!(
+        "{rate} messages/s for 60 s: {sent} in Kafka, {written} bytes written to disk; {late} answers \
+         of Kafka after 0.2 s, the machine stood still {stalls} times"
+    );
+    assert!(sent >= f64::from(rate) * 50.0, "there was no load");
+    let quiet = written <= 64 * 1024;
+    assert!(quiet || late > 0.0 || stalls > 0, "written without need");
+    quiet
 }
 
 #[test]

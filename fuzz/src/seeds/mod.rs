@@ -88,6 +88,7 @@ impl Catalog for Names {
                     cluster_id: "cluster".into(),
                     producer_id: 7,
                     epoch: 2,
+                    device: "device".into(),
                 },
             },
             Entry::Partitions {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::super::intake::{Incoming, Intake, Settle, Ticket, TopicOptions};
 use super::super::log::QUARANTINE;
-use super::super::log::sim::{Fail, Rng, SimStore};
+use super::super::log::sim::{Fail, Rng, SimStore, each_seed};
 use super::super::meta::{MetaError, Reason};
 use super::super::outlet::{Identity, Leftover, Outlet, TakeLimits, Taken, TopicFacts};
 use super::super::{Run, StreamId, TopicPartition};
@@ -515,28 +515,26 @@ fn live(seed: u64, steps: u64, blind: bool) -> World {
 
 #[test]
 fn seeded_lives_lose_nothing_and_send_each_record_once() {
-    let seeds = std::env::var("TIDEGATE_SPOOL_SEEDS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(150);
-    let first = std::env::var("TIDEGATE_SPOOL_FIRST")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(1);
-    let (mut crashes, mut acked, mut resumed) = (0, 0, 0);
-    for seed in first..first + seeds {
-        // Every third without the right to ask.
-        let mut world = live(seed, 400, seed % 3 == 0);
-        world.drain();
-        world.check(seed);
-        crashes += world.crashes;
-        acked += world.acks.0.lock().len();
-        resumed += world.resumed;
-    }
-    println!(
-        "{seeds} lives, {crashes} power cuts, {acked} acknowledged, {resumed} streams resumed"
+    let (seeds, counts) = each_seed(
+        "TIDEGATE_SPOOL_SEEDS",
+        1_000,
+        |seed, counts: &mut [u64; 3]| {
+            // Every third without the right to ask.
+            let mut world = live(seed, 400, seed % 3 == 0);
+            world.drain();
+            world.check(seed);
+            let acked = u64::try_from(world.acks.0.lock().len()).unwrap();
+            for (sum, more) in counts.iter_mut().zip([world.crashes, acked, world.resumed]) {
+                *sum += more;
+            }
+        },
     );
-    assert!(crashes > seeds && resumed > 0, "the faults did not bite");
+    let sum = |i: usize| counts.iter().map(|core| core[i]).sum::<u64>();
+    let (crashes, acked, resumed) = (sum(0), sum(1), sum(2));
+    println!(
+        "seeds {seeds:?}: {crashes} power cuts, {acked} acknowledged, {resumed} streams resumed"
+    );
+    assert!(crashes > 0 && resumed > 0, "the faults did not bite");
 }
 
 #[test]

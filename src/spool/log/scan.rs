@@ -138,7 +138,7 @@ impl Region<'_> {
     }
 }
 
-/// Offsets of headers, unverified, that `fits` takes.
+/// Offsets of headers, unverified, that `fits` takes, up to `limit` or the end of the file.
 pub(super) fn search<'a>(
     file: &'a dyn StoreFile,
     from: u64,
@@ -147,6 +147,8 @@ pub(super) fn search<'a>(
 ) -> impl Iterator<Item = u64> + 'a {
     const CHUNK: u64 = 64 << 10;
     let from = from.next_multiple_of(8);
+    // A segment may say that it was longer.
+    let limit = file.length().unwrap_or(limit).min(limit);
     let chunks = (0..)
         .map(move |i| from + i * CHUNK)
         .take_while(move |at| *at < limit);

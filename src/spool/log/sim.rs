@@ -7,8 +7,11 @@
 //! succeeds, as on Linux.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{io, thread};
 
 use parking_lot::Mutex;
 
@@ -370,4 +373,41 @@ impl StoreFile for SimFile {
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.0.lock().inodes[self.1].cache.len() as u64)
     }
+}
+
+/// Runs a life for each seed, on all cores, and gives what each core counted; a seed that fails is
+/// named. The variable holds how many (`20000`) or which (`700..800`); `usual` without it.
+pub(crate) fn each_seed<T: Default + Send>(
+    variable: &str,
+    usual: u64,
+    life: impl Fn(u64, &mut T) + Sync,
+) -> (Range<u64>, Vec<T>) {
+    let wanted = std::env::var(variable).ok();
+    let seeds = wanted.map_or(0..usual, |wanted| {
+        let (first, end) = wanted.split_once("..").unwrap_or(("0", &wanted));
+        first.parse().unwrap()..end.parse().unwrap()
+    });
+    let (next, last) = (AtomicU64::new(seeds.start), seeds.end);
+    let work = || {
+        let mut counts = T::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= last {
+                return counts;
+            }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| life(seed, &mut counts))) {
+                next.store(last, Ordering::Relaxed);
+                eprintln!("{variable}={seed}..{} failed", seed + 1);
+                resume_unwind(panic);
+            }
+        }
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let counts = thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let done = threads.into_iter().map(thread::ScopedJoinHandle::join);
+        done.map(|counts| counts.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    });
+    (seeds, counts)
 }

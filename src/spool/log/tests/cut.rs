@@ -199,3 +199,21 @@ fn a_file_that_a_power_cut_left_unfinished_is_no_damage() {
         assert!(folder.length("00000100.seg").is_some());
     }
 }
+
+#[test]
+fn a_head_that_says_more_than_any_file_has_is_not_believed() {
+    let folder = Folder::both().into_iter().next().unwrap();
+    let written = fill(&folder);
+    let newest = *segments_of(&written, 0).last().unwrap();
+    folder.sim.tamper(&name_of(newest), |bytes| {
+        // The layout is at the top of `log`: length, then bytes of names, then the checksum.
+        bytes[64..72].copy_from_slice(&(1_u64 << 60).to_le_bytes());
+        let packed = u32::from_le_bytes(*bytes[72..].first_chunk().unwrap());
+        let names = &bytes[84..84 + usize::try_from(packed).unwrap()];
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..80]), names);
+        bytes[80..84].copy_from_slice(&sum.to_le_bytes());
+    });
+    let (_, found) = folder.open();
+    let told = &found.damage.first().expect("the fault did not bite").what;
+    assert!(told.contains("was cut from 1152921504606846976"), "{told}");
+}

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::sim::{Fail, Rng};
+use super::super::sim::{Fail, Rng, each_seed};
 use super::*;
 
 /// What the world outside the log knows.
@@ -30,6 +30,23 @@ struct Bites {
     recycled: u64,
     unsynced_found: u64,
     unfinished: u64,
+}
+
+impl Bites {
+    fn with(self, other: &Self) -> Self {
+        Self {
+            appends: self.appends + other.appends,
+            crashes: self.crashes + other.crashes,
+            kills: self.kills + other.kills,
+            failed: self.failed + other.failed,
+            full: self.full + other.full,
+            torn: self.torn + other.torn,
+            freed: self.freed + other.freed,
+            recycled: self.recycled + other.recycled,
+            unsynced_found: self.unsynced_found + other.unsynced_found,
+            unfinished: self.unfinished + other.unfinished,
+        }
+    }
 }
 
 impl Model {
@@ -215,25 +232,13 @@ fn check(model: &Model, log: &Log, found: &Recovered, bites: &mut Bites) {
     }
 }
 
-fn seeds() -> u64 {
-    let wanted = std::env::var("TIDEGATE_SIM_SEEDS").ok();
-    // Without optimisation a life takes some ten times as long.
-    let usual = if cfg!(debug_assertions) { 300 } else { 2000 };
-    wanted.and_then(|seeds| seeds.parse().ok()).unwrap_or(usual)
-}
-
 #[test]
 fn nothing_synced_is_lost_whatever_happens() {
-    let mut bites = Bites::default();
-    for seed in 0..seeds() {
-        let outcome =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(seed, &mut bites)));
-        if let Err(panic) = outcome {
-            eprintln!("seed {seed} failed");
-            std::panic::resume_unwind(panic);
-        }
-    }
-    println!("{} seeds: {bites:?}", seeds());
+    // Without optimisation a life takes some ten times as long.
+    let usual = if cfg!(debug_assertions) { 300 } else { 20_000 };
+    let (seeds, counts) = each_seed("TIDEGATE_SIM_SEEDS", usual, live);
+    let bites = counts.iter().fold(Bites::default(), Bites::with);
+    println!("seeds {seeds:?}: {bites:?}");
     for bit in [
         bites.crashes,
         bites.kills,
