@@ -17,8 +17,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Listening};
-use crate::config::checked::{Config, Gateway};
-use crate::metrics::Metrics;
+use crate::clock::Clock;
+use crate::config::checked::{ClockTrust, Config, Gateway};
+use crate::metrics::{Gauge, Metrics};
 use crate::spool::core::Spool;
 use crate::{proxy, uplink};
 
@@ -139,7 +140,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn start(config: Config) -> anyhow::Result<Running> {
     let data_dir = &config.gateway.data_dir;
     let metrics = Arc::new(Metrics::default());
-    let spool = Spool::open(&config.spool, &data_dir.join("spool"), metrics.clone())?;
+    let clock = Arc::new(clock_of(&config.gateway));
+    let folder = data_dir.join("spool");
+    let spool = Spool::open_by(&config.spool, &folder, metrics.clone(), clock.clone())?;
     let counted = spool.clone();
     let state = Arc::new(ApiState::new(metrics.clone(), move || {
         counted.show_figures()
@@ -148,6 +151,12 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     state.set_spool_open(true);
     let rest = CancellationToken::new();
     tokio::spawn(sample(spool.clone(), rest.clone()));
+    tokio::spawn(watch_clock(
+        clock,
+        spool.clone(),
+        metrics.clone(),
+        rest.clone(),
+    ));
     let mut listening = Listening::default();
     if let Some(config) = &config.api {
         let (address, _) = api::spawn(config, state.clone(), rest.clone())
@@ -196,6 +205,34 @@ async fn sample(spool: Spool, stop: CancellationToken) {
             return;
         }
     }
+}
+
+fn clock_of(gateway: &Gateway) -> Clock {
+    match (&gateway.clock_file, gateway.clock) {
+        (Some(file), _) => Clock::system(Some(file)),
+        (None, ClockTrust::Auto) => Clock::system(None),
+        (None, ClockTrust::Trusted) => Clock::trusted(),
+    }
+}
+
+/// Looks once a second whether the clock was put right, until it was.
+async fn watch_clock(
+    clock: Arc<Clock>,
+    spool: Spool,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    while !clock.is_sure() {
+        let second = tokio::time::sleep(Duration::from_secs(1));
+        if stop.run_until_cancelled(second).await.is_none() {
+            return;
+        }
+        if clock.check() {
+            tracing::info!("the clock is synchronised");
+            spool.clock_is_sure();
+        }
+    }
+    metrics.set(Gauge::ClockSynchronised, 1);
 }
 
 impl Running {

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::checked::{
-    Api, Config, Delivery, Gateway, HeaderNames, Kafka, LogFormat, OnFull, OnRefused, Proxy, Route,
-    Spool, SpoolMode, TopicCreation,
+    Api, ClockTrust, Config, Delivery, Gateway, HeaderNames, Kafka, LogFormat, OnFull, OnRefused,
+    Proxy, Route, Spool, SpoolMode, TopicCreation,
 };
 use super::keys::{self, Default as KeyDefault, TABLES};
 use super::problem::Problem;
@@ -112,15 +112,15 @@ impl Reader<'_> {
         }
     }
 
-    fn path(&mut self, path: &str) -> PathBuf {
-        self.maybe_path(path).unwrap_or_default()
-    }
-
     pub(super) fn secret(&mut self, path: &str) -> Option<Source> {
         match self.value(path) {
             Some(Value::Secret(source)) => Some(source),
             _ => None,
         }
+    }
+
+    fn path(&mut self, path: &str) -> PathBuf {
+        self.maybe_path(path).unwrap_or_default()
     }
 
     fn address(&mut self, path: &str) -> SocketAddr {
@@ -173,6 +173,11 @@ fn gateway(r: &mut Reader<'_>) -> Gateway {
             "json" => LogFormat::Json,
             _ => LogFormat::Text,
         },
+        clock: match r.text("gateway.clock").as_str() {
+            "trusted" => ClockTrust::Trusted,
+            _ => ClockTrust::Auto,
+        },
+        clock_file: r.maybe_path("gateway.clock_file"),
         shutdown_timeout: r.millis("gateway.shutdown_timeout_ms"),
         worker_threads: r.number("gateway.worker_threads"),
     }

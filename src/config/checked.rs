@@ -35,8 +35,21 @@ pub struct Gateway {
     pub log_format: LogFormat,
     /// Longest time from SIGTERM to exit.
     pub shutdown_timeout: Duration,
+    /// When the clock is believed.
+    pub clock: ClockTrust,
+    /// File whose presence says that the clock is right; instead of `clock`.
+    pub clock_file: Option<PathBuf>,
     /// Threads that serve connections and Kafka; 0: one per core, at most four.
     pub worker_threads: usize,
+}
+
+/// `clock`: when the clock is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockTrust {
+    /// When the kernel says that it is synchronised.
+    Auto,
+    /// Always.
+    Trusted,
 }
 
 /// How log lines look.

@@ -99,6 +99,8 @@ pub enum Gauge {
     UplinkUp,
     /// 1 while there is no room on disk.
     SpoolFull,
+    /// 1 once the clock is believed.
+    ClockSynchronised,
     /// Streams known.
     Streams,
     /// Streams that cannot be sent while others can.

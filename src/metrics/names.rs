@@ -213,6 +213,11 @@ pub const GAUGE_NAMES: [Name<Gauge>; GAUGES] = [
         "1 while there is no room on disk.",
     ),
     plain(
+        Gauge::ClockSynchronised,
+        "clock_synchronised",
+        "1 once the clock is believed; until then records are marked.",
+    ),
+    plain(
         Gauge::Streams,
         "streams",
         "Streams (Kafka topic partitions) known.",

@@ -11,6 +11,7 @@
 //! The number of headers stands beside the body, not in it, so that the uplink can add headers of
 //! its own.
 
+pub mod mark;
 pub mod varint;
 
 use bytes::{BufMut, Bytes};

@@ -7,6 +7,7 @@
 //! count/TOPIC             partition count
 //! cursor/ID               run, number, offset
 //! base/ID/RUN             number with sequence 0, run that sends
+//! clock/RUN               by what the run's times can be put right
 //! drop/ID/RUN/FIRST       number behind the last; whether Kafka's fate of it is known
 //! loss/NUMBER             a line of the ledger
 //! ```
@@ -35,6 +36,7 @@ pub use stored::{Base, Cursor, Drop, Stored};
 use stored::{numbers, read};
 
 use super::{Identity, Run, StreamId, TopicPartition};
+use crate::clock::Anchor;
 
 /// Lines of the ledger that are kept.
 const LEDGER_MAX: usize = 100_000;
@@ -419,6 +421,22 @@ impl Meta {
             &format!("run/{:010}", run.0),
             &json!({ "started_ms": at_ms }),
         );
+        self.apply(&batch, true)
+    }
+
+    /// Stores by what a run's times can be put right, and forgets runs that are gone, synced.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn put_anchors(&mut self, gone: &[Run], new: Option<(Run, Anchor)>) -> io::Result<()> {
+        let mut batch = MetaBatch::default();
+        for run in gone {
+            batch.changes += 1;
+            batch.sled.remove(format!("clock/{:010}", run.0).as_str());
+        }
+        if let Some((run, anchor)) = new {
+            batch.put(&format!("clock/{:010}", run.0), &json!(anchor));
+        }
         self.apply(&batch, true)
     }
 

@@ -79,6 +79,9 @@ pub struct Taken {
     pub sequence: u64,
     /// The records.
     pub records: Vec<Record>,
+    /// Some carry a time of sending that nobody can be sure of yet. Rejected for it, they are to be
+    /// put back: they get another when they are handed out again.
+    pub guessed: bool,
 }
 
 /// Records of an older run of which it is not known whether Kafka has them.
@@ -114,6 +117,8 @@ pub struct TopicFacts {
     pub partitions: u32,
     /// `max.message.bytes`, if we may read it.
     pub message_bytes_max: Option<usize>,
+    /// `message.timestamp.before.max.ms`, if we may read it.
+    pub timestamp_before_max_ms: Option<i64>,
 }
 
 /// Says whether a stream's records are wanted now.

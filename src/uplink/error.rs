@@ -151,6 +151,8 @@ pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 pub const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
 /// 1: an offset outside the log.
 pub const OFFSET_OUT_OF_RANGE: i16 = 1;
+/// 32: a timestamp outside the topic's bounds.
+pub const INVALID_TIMESTAMP: i16 = 32;
 const REQUEST_TIMED_OUT: i16 = 7;
 const NOT_ENOUGH_REPLICAS: i16 = 19;
 const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::{Cause, SendError, is_sick};
+use super::error::{Cause, INVALID_TIMESTAMP, SendError, is_sick};
 use super::pump::{Event, Pump, STALLED_AFTER};
 use super::trouble::{Phase, Why, split};
 use super::{Batch, Door, Engine, Reply, Sent, Stand};
@@ -62,6 +62,11 @@ impl Report {
             tracing::warn!(%topic, partition, %cause, "partition is held up; its records wait");
         }
     }
+}
+
+/// Rejected for a time that nobody was sure of: it has another when it is handed out again.
+fn is_guess(batch: &Batch, cause: &Cause) -> bool {
+    batch.taken.guessed && cause.code == Some(INVALID_TIMESTAMP)
 }
 
 impl<E: Engine> Pump<E> {
@@ -152,6 +157,9 @@ impl<E: Engine> Pump<E> {
                 self.ask_later(batch, Why::Refused(cause), Duration::ZERO);
             }
             SendError::TooLarge(cause) => self.smaller(&batch, cause),
+            SendError::Rejected(cause, _) if is_guess(&batch, &cause) => {
+                self.smaller(&batch, cause);
+            }
             SendError::Rejected(cause, blamed) => {
                 let bad = blamed.into_iter().find_map(|(index, words)| {
                     Some((batch.taken.numbers.get(index).copied()?, words))
@@ -389,6 +397,10 @@ impl<E: Engine> Pump<E> {
     /// Half of it, or if it is one record, into quarantine. Surely nothing of it is there.
     fn smaller(&mut self, batch: &Batch, cause: Cause) {
         let taken = &batch.taken;
+        if is_guess(batch, &cause) {
+            self.hold(taken.stream, self.limits.backoff.longest);
+            return;
+        }
         if taken.records.len() <= 1 {
             self.quarantine(taken.stream, (taken.run, taken.first), cause.to_string());
             return;

@@ -29,6 +29,7 @@ fn taken(numbers: &[u64], sequence: u64) -> Taken {
                 body: Bytes::from_static(&[1, 1]),
             })
             .collect(),
+        guessed: false,
     }
 }
 

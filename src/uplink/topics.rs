@@ -158,6 +158,7 @@ impl Topics {
         let facts = TopicFacts {
             partitions,
             message_bytes_max,
+            timestamp_before_max_ms: known.limits.and_then(|it| it.timestamp_before_max_ms),
         };
         self.outlet.topic_facts(id, facts);
     }
@@ -226,10 +227,11 @@ impl Topics {
             }
             if let Some(known) = self.known.get_mut(&name) {
                 known.limits = Some(limits);
-                if limits.message_bytes_max.is_some() {
+                if limits.message_bytes_max.is_some() || limits.timestamp_before_max_ms.is_some() {
                     let facts = TopicFacts {
                         partitions: known.partitions,
                         message_bytes_max: limits.message_bytes_max,
+                        timestamp_before_max_ms: limits.timestamp_before_max_ms,
                     };
                     self.outlet.topic_facts(known.id, facts);
                 }

@@ -143,6 +143,7 @@ pub(super) fn split(mut taken: Taken, records: usize) -> (Taken, Option<Taken>) 
         sequence: taken.sequence + u64::try_from(records).unwrap_or(u64::MAX),
         numbers: rest_numbers,
         records: rest_records,
+        guessed: taken.guessed,
     };
     (taken, Some(rest))
 }

@@ -64,6 +64,7 @@ mod noise;
 
 mod secrets;
 
+mod clock;
 mod full;
 
 mod quiet;

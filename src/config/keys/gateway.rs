@@ -39,6 +39,25 @@ pub(super) const GATEWAY: Table = Table {
             doc: "How log lines look: `text` for people, `json` for collectors, one object a line.",
         },
         Key {
+            name: "clock",
+            kind: Kind::Choice(&["auto", "trusted"]),
+            default: Default::Is("\"auto\""),
+            doc: "When the clock is believed. `auto`: once the kernel says that NTP has put it \
+                  right (on 32-bit boards: systemd-timesyncd, by its file); until then records \
+                  carry the header `tidegate.clock` and are put right as soon as that is \
+                  possible. `trusted`: always, for a host whose clock is kept \
+                  by means that the kernel does not hear of (virtual machines, some containers); \
+                  a wrong clock then gives wrong timestamps, unmarked.",
+        },
+        Key {
+            name: "clock_file",
+            kind: Kind::Path,
+            default: Default::Absent("`clock` decides"),
+            doc: "A file whose presence says that the clock is right, as \
+                  `/run/systemd/timesync/synchronized` does; for hosts where the kernel cannot \
+                  tell. It is looked for once a second until it is there.",
+        },
+        Key {
             name: "shutdown_timeout_ms",
             kind: Kind::Millis {
                 min: 1_000,

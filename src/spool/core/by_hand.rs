@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::super::intake::{Incoming, Intake, Settle, Ticket, TopicOptions};
+use super::super::intake::{Incoming, Settle, Ticket, TopicOptions};
 use super::super::log::{Entry, FrameDraft, QUARANTINE, SegmentId};
 use super::super::meta::Reason;
 use super::super::{Run, StreamId};
@@ -102,12 +102,10 @@ impl Spool {
             let record = self.shared.read_quarantined(kept);
             let record = record.ok_or_else(|| HandError::Missing(kept.id()))?;
             let to = self.shared.name_of(kept.section.stream);
+            let mut state = self.shared.state.lock();
+            let record = state.redated(&self.shared.clock, kept.section.run, &record);
             // What a route says of the topic, it says itself.
-            let topic = self.shared.state.lock().intern(
-                &to.topic,
-                &TopicOptions::default(),
-                RECORD_BYTES_MAX,
-            );
+            let topic = state.intern(&to.topic, &TopicOptions::default(), RECORD_BYTES_MAX);
             batch.push(Incoming {
                 topic,
                 record,
@@ -117,7 +115,7 @@ impl Spool {
                 }),
             });
         }
-        self.append(&mut batch);
+        self.append_as_they_are(&mut batch);
         if !waiter.wait_for(kept.len() as u64) {
             return Err(HandError::NotSafe);
         }

@@ -88,7 +88,8 @@ impl Shared {
         topic.dealing = true;
         let before = std::mem::replace(&mut topic.partitions, count);
         let mut sections: Vec<SectionDraft> = Vec::new();
-        for (_, _, record) in entries {
+        for (run, _, record) in entries {
+            let record = state.redated(&self.clock, run, &record);
             let Some(to) = partition_of(state, id, &record) else {
                 continue;
             };

@@ -12,6 +12,7 @@ use super::super::ranges::Ranges;
 use super::super::{Run, StreamId, TopicPartition};
 use super::state::State;
 use super::stream::{Span, Stream};
+use super::time::Times;
 use crate::record::{Malformed, Record};
 
 /// What a stream is; without a topic when nobody knows.
@@ -27,7 +28,11 @@ pub(super) fn name_of(state: &State, id: StreamId) -> TopicPartition {
 }
 
 /// A stream as tools see it.
-pub(super) fn describe_stream(state: &State, stream: &Stream) -> StreamInfo {
+pub(super) fn describe_stream(
+    state: &State,
+    stream: &Stream,
+    times: Option<&Times<'_>>,
+) -> StreamInfo {
     let entries = || stream.cold.iter().chain(&stream.hot);
     let memory: usize = entries().map(|entry| entry.record.size()).sum();
     let (mut disk_bytes, mut on_disk_ms) = (0, None);
@@ -38,10 +43,14 @@ pub(super) fn describe_stream(state: &State, stream: &Stream) -> StreamInfo {
         let average = segment.bytes / segment.records.max(1);
         let first = floor_of(stream, span.run).max(span.first);
         disk_bytes += (span.last + 1).saturating_sub(first) * average;
-        on_disk_ms = on_disk_ms.into_iter().chain([segment.oldest_ms]).min();
+        let oldest = times.map_or(Some(segment.oldest_ms), |times| times.oldest_of(segment));
+        on_disk_ms = on_disk_ms.into_iter().chain(oldest).min();
     }
     let head = stream.cold.front().or(stream.hot.front());
-    let in_memory_ms = head.map(|entry| entry.record.timestamp_ms);
+    let in_memory_ms = head.and_then(|entry| match times {
+        None => Some(entry.record.timestamp_ms),
+        Some(times) => times.came_in(entry),
+    });
     let left = left(stream);
     // While the next record is in memory it is the oldest; else nobody knows but its segment.
     let oldest_ms = in_memory_ms

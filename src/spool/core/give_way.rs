@@ -19,7 +19,7 @@ impl Shared {
     pub(super) fn expire_heads(&self) {
         let streams = std::mem::take(&mut self.state.lock().to_expire);
         for id in streams {
-            let ranges = expired(&self.state.lock(), id);
+            let ranges = self.expired(&self.state.lock(), id);
             for (run, range) in ranges {
                 self.drop_range(id, run, range, Reason::Expired);
             }
@@ -32,6 +32,33 @@ impl Shared {
             self.loader.notify_one();
             self.changed.notify_one();
         }
+    }
+
+    /// Runs of expired numbers at the head of a stream.
+    fn expired(&self, state: &State, id: StreamId) -> Vec<(Run, (u64, u64))> {
+        let Some(stream) = state.streams.get(id.0 as usize) else {
+            return Vec::new();
+        };
+        let ttl_ms = ttl_ms(state, id);
+        let now_ms = wall_ms();
+        let times = self.times(state);
+        let is_over = |entry: &super::stream::Entry| match &times {
+            None => is_expired(ttl_ms, entry.record.timestamp_ms, now_ms),
+            Some(times) => times.is_expired(ttl_ms, entry),
+        };
+        let queue = if stream.cold.is_empty() {
+            &stream.hot
+        } else {
+            &stream.cold
+        };
+        let mut ranges: Vec<(Run, (u64, u64))> = Vec::new();
+        for entry in queue.iter().take_while(|e| is_over(e)) {
+            match ranges.last_mut() {
+                Some((run, (_, end))) if *run == entry.run && *end == entry.number => *end += 1,
+                _ => ranges.push((entry.run, (entry.number, entry.number + 1))),
+            }
+        }
+        ranges
     }
 
     /// Takes numbers `range` (first, behind the last) out of a stream for good: ledger and
@@ -254,31 +281,6 @@ fn counter_of(reason: Reason) -> Counter {
         Reason::Full => Counter::DroppedFull,
         Reason::ByHand => Counter::DroppedByHand,
     }
-}
-
-/// Runs of expired numbers at the head of a stream.
-fn expired(state: &State, id: StreamId) -> Vec<(Run, (u64, u64))> {
-    let Some(stream) = state.streams.get(id.0 as usize) else {
-        return Vec::new();
-    };
-    let ttl_ms = ttl_ms(state, id);
-    let now_ms = wall_ms();
-    let queue = if stream.cold.is_empty() {
-        &stream.hot
-    } else {
-        &stream.cold
-    };
-    let mut ranges: Vec<(Run, (u64, u64))> = Vec::new();
-    for entry in queue
-        .iter()
-        .take_while(|e| is_expired(ttl_ms, e.record.timestamp_ms, now_ms))
-    {
-        match ranges.last_mut() {
-            Some((run, (_, end))) if *run == entry.run && *end == entry.number => *end += 1,
-            _ => ranges.push((entry.run, (entry.number, entry.number + 1))),
-        }
-    }
-    ranges
 }
 
 /// A segment of which nothing is needed, also one that is still written to: to be closed it would

@@ -19,6 +19,7 @@ use super::describe::{describe_record, describe_stream, live_part, name_of};
 use super::page::Place;
 use super::stream::Stream;
 use super::{OpenError, Shared, Spool, recover};
+use crate::clock::Clock;
 use crate::config::checked;
 use crate::metrics::Metrics;
 
@@ -49,7 +50,8 @@ impl Spool {
     pub fn look(config: &checked::Spool, folder: &Path, meta: &Path) -> Result<Look, OpenError> {
         let store = Arc::new(FrozenStore::new(&folder.join("segments")));
         let metrics = Arc::new(Metrics::default());
-        let (shared, recovered) = recover::prepare(config, store, meta, metrics)?;
+        let parts = (metrics, Arc::new(Clock::trusted()));
+        let (shared, recovered) = recover::prepare(config, store, meta, parts)?;
         let damage = recovered.damage.iter().map(|damage| DamageInfo {
             segment: damage.segment.map(|segment| segment.0),
             offset: None,
@@ -70,9 +72,10 @@ impl Spool {
     #[must_use]
     pub fn streams(&self) -> Vec<StreamInfo> {
         let state = self.shared.state.lock();
+        let times = self.shared.times(&state);
         let named = state.streams.iter().filter(|s| !s.to.topic.is_empty());
         named
-            .map(|stream| describe_stream(&state, stream))
+            .map(|stream| describe_stream(&state, stream, times.as_ref()))
             .collect()
     }
 

@@ -38,6 +38,23 @@ impl Intake for Spool {
     }
 
     fn append(&self, batch: &mut Vec<Incoming>) {
+        self.shared.mark(batch);
+        self.append_as_they_are(batch);
+    }
+
+    fn refused(&self, why: Refusal, mqtt_topic: &str, messages: u64) {
+        self.shared.metrics.add(Counter::Refused, messages);
+        let mut state = self.shared.state.lock();
+        let short = state.refused.len() >= REFUSED_TOPICS_MAX;
+        let name = if short { "(others)" } else { mqtt_topic };
+        *state.refused.entry((why, name.to_owned())).or_default() += messages;
+        self.shared.poke_writer(&mut state);
+    }
+}
+
+impl Spool {
+    /// Appends records whose times are judged already.
+    pub(super) fn append_as_they_are(&self, batch: &mut Vec<Incoming>) {
         let now_ms = self.shared.now_ms();
         let config = &self.shared.config;
         let (mut dropped, mut was_clean, mut was_idle) = (0, false, false);
@@ -68,15 +85,6 @@ impl Intake for Spool {
         if dropped > 0 {
             self.shared.metrics.add(Counter::DroppedQos0, dropped);
         }
-    }
-
-    fn refused(&self, why: Refusal, mqtt_topic: &str, messages: u64) {
-        self.shared.metrics.add(Counter::Refused, messages);
-        let mut state = self.shared.state.lock();
-        let short = state.refused.len() >= REFUSED_TOPICS_MAX;
-        let name = if short { "(others)" } else { mqtt_topic };
-        *state.refused.entry((why, name.to_owned())).or_default() += messages;
-        self.shared.poke_writer(&mut state);
     }
 }
 

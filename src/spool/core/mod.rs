@@ -2,6 +2,7 @@
 //!
 //! * `stream`, `state`: what the lock guards; pure.
 //! * `lanes`: who goes first, and how fast what was on disk may go.
+//! * `time`: records that came in while nobody knew what time it was.
 //! * `intake`, `outlet`: the two faces, called from connections and from the uplink.
 //! * `writer`: group commits, cursors, the ledger. `give_way`: expiry and `on_full`. `deal`:
 //!   provisional streams.
@@ -35,6 +36,7 @@ mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod time;
 mod writer;
 
 use std::path::Path;
@@ -47,6 +49,7 @@ use tokio::sync::Notify;
 
 use super::log::{self, Log, LogReader, Store};
 use super::meta::{self, Meta};
+use crate::clock::Clock;
 use crate::config::checked;
 use crate::metrics::{Counter, Metrics};
 pub use by_hand::HandError;
@@ -91,6 +94,7 @@ pub(super) struct Shared {
     config: checked::Spool,
     metrics: Arc<Metrics>,
     samples: runway::Samples,
+    clock: Arc<Clock>,
     started: Instant,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -103,6 +107,7 @@ impl std::fmt::Debug for Shared {
 
 impl Spool {
     /// Opens the spool in `folder` (`segments/` and `meta/` are made in it) and starts its threads.
+    /// The system's clock is believed.
     ///
     /// # Errors
     /// [`OpenError`]; a damaged or half-written spool is none.
@@ -111,8 +116,26 @@ impl Spool {
         folder: &Path,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let store = log::DiskStore::open(&folder.join("segments"))?;
-        Self::open_in(config, Arc::new(store), &folder.join("meta"), metrics)
+        Self::open_by(config, folder, metrics, Arc::new(Clock::trusted()))
+    }
+
+    /// As [`Self::open`], by a clock that may not be right yet.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_by(
+        config: &checked::Spool,
+        folder: &Path,
+        metrics: Arc<Metrics>,
+        clock: Arc<Clock>,
+    ) -> Result<Self, OpenError> {
+        let store = Arc::new(log::DiskStore::open(&folder.join("segments"))?);
+        Self::start(recover::open(
+            config,
+            store,
+            &folder.join("meta"),
+            (metrics, clock),
+        )?)
     }
 
     /// As [`Self::open`], with the segments in any store.
@@ -125,8 +148,14 @@ impl Spool {
         meta: &Path,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let shared = Arc::new(recover::open(config, store, meta, metrics)?);
-        let spool = Self { shared };
+        let clock = Arc::new(Clock::trusted());
+        Self::start(recover::open(config, store, meta, (metrics, clock))?)
+    }
+
+    fn start(shared: Shared) -> Result<Self, OpenError> {
+        let spool = Self {
+            shared: Arc::new(shared),
+        };
         spool.spawn("spool-writer", Shared::write_until_stopped)?;
         spool.spawn("spool-loader", Shared::load_until_stopped)?;
         Ok(spool)

@@ -27,6 +27,7 @@ impl Outlet for Spool {
         let mut bytes = 0;
         let now_ms = wall_ms();
         let mut state = self.shared.state.lock();
+        let times = self.shared.times(&state);
         let bucket_ms = self.shared.now_ms();
         let cold_bytes_max = state.replay.batch_bytes_max(limits.batch_bytes_max);
         while all.len() < limits.streams_max && bytes < limits.bytes_max {
@@ -35,7 +36,11 @@ impl Outlet for Spool {
                 break;
             };
             let ttl_ms = ttl_ms(&state, id);
-            let expired = |entry: &Entry| is_expired(ttl_ms, entry.record.timestamp_ms, now_ms);
+            let before_max_ms = state.before_max_ms(id);
+            let expired = |entry: &Entry| match &times {
+                None => is_expired(ttl_ms, entry.record.timestamp_ms, now_ms),
+                Some(times) => times.is_expired(ttl_ms, entry),
+            };
             let Some(stream) = state.stream(id) else {
                 continue;
             };
@@ -55,7 +60,10 @@ impl Outlet for Spool {
             } else {
                 limits.batch_bytes_max
             };
-            if let Some(taken) = stream.take(bytes_max, expired) {
+            if let Some(mut taken) = stream.take(bytes_max, expired) {
+                if let Some(times) = &times {
+                    times.stamp(&mut taken, before_max_ms);
+                }
                 let size = taken.records.iter().map(Record::size).sum::<usize>();
                 bytes += size;
                 if cold {
@@ -253,6 +261,9 @@ impl Outlet for Spool {
         if let Some(bytes) = facts.message_bytes_max {
             topic.record_bytes_max = bytes.saturating_sub(1024).max(1);
         }
+        topic.timestamp_before_max_ms = facts
+            .timestamp_before_max_ms
+            .or(topic.timestamp_before_max_ms);
         if topic.partitions == facts.partitions || facts.partitions == 0 {
             return;
         }
@@ -338,6 +349,7 @@ impl Stream {
             numbers,
             sequence,
             records,
+            guessed: false,
         })
     }
 }

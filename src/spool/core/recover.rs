@@ -22,6 +22,7 @@ use super::lanes::Replay;
 use super::state::{Segment, State};
 use super::stream::{Span, Stream};
 use super::{OpenError, Shared};
+use crate::clock::Clock;
 use crate::config::checked;
 use crate::metrics::{Counter, Metrics};
 
@@ -30,11 +31,12 @@ pub(super) fn open(
     config: &checked::Spool,
     store: Arc<dyn Store>,
     meta_folder: &Path,
-    metrics: Arc<Metrics>,
+    parts: (Arc<Metrics>, Arc<Clock>),
 ) -> Result<Shared, OpenError> {
-    let (shared, recovered) = prepare(config, store, meta_folder, metrics)?;
+    let (shared, recovered) = prepare(config, store, meta_folder, parts)?;
     shared.report_damage(&recovered);
     shared.begin_run();
+    shared.begin_times();
     Ok(shared)
 }
 
@@ -43,7 +45,7 @@ pub(super) fn prepare(
     config: &checked::Spool,
     store: Arc<dyn Store>,
     meta_folder: &Path,
-    metrics: Arc<Metrics>,
+    (metrics, clock): (Arc<Metrics>, Arc<Clock>),
 ) -> Result<(Shared, Recovered), OpenError> {
     let log_config = LogConfig {
         segment_bytes: config.segment_bytes,
@@ -75,6 +77,7 @@ pub(super) fn prepare(
         device: device::name(meta_folder.parent().unwrap_or(meta_folder)),
         config: config.clone(),
         metrics,
+        clock,
         samples: super::runway::Samples::default(),
         started: Instant::now(),
         threads: Mutex::new(Vec::new()),
@@ -162,6 +165,7 @@ fn assemble(
     let run = Run(newest.map_or(1, |run| run.0 + 1));
     let mut state = State::new(run, replay);
     name_streams(&mut state, recovered, stored);
+    state.anchors = Some(Arc::new(stored.anchors.iter().cloned().collect()));
     let mut identified: Vec<Run> = stored.identities.iter().map(|(run, _)| *run).collect();
     for (topic, count) in &stored.partitions {
         set_count(&mut state, topic, *count);
@@ -333,6 +337,7 @@ fn add_segments(state: &mut State, recovered: &Recovered) {
             spans: 0,
             sealed: info.sealed,
             oldest_ms,
+            runs: info.spans.iter().map(|s| s.run).collect(),
             bytes: info.bytes,
             records: info.spans.iter().map(|s| s.last + 1 - s.first).sum(),
         };

@@ -3,7 +3,7 @@
 //! Nothing here blocks or does I/O. Whoever holds the lock changes state and leaves; threads that
 //! write and read the disk copy what they need, let go, and come back with the outcome.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::super::intake::{Refusal, Settle, Ticket, TopicOptions};
@@ -12,6 +12,7 @@ use super::super::{PROVISIONAL, Run, StreamId, TopicId, TopicPartition};
 use super::by_hand::Job;
 use super::lanes::Replay;
 use super::stream::{Entry, Folded, Span, Stream};
+use super::time::Anchors;
 
 /// Lanes for records: one a priority.
 pub(super) const LANES: usize = 10;
@@ -36,6 +37,8 @@ pub(super) struct Topic {
     /// Whether Kafka was asked in this run.
     pub asked: bool,
     pub record_bytes_max: usize,
+    /// How old a record may be for Kafka, if that is known.
+    pub timestamp_before_max_ms: Option<i64>,
     /// By partition; made when first needed.
     pub streams: Vec<Option<StreamId>>,
     pub provisional: Option<StreamId>,
@@ -58,6 +61,8 @@ pub(super) struct Segment {
     pub spans: usize,
     pub sealed: bool,
     pub oldest_ms: i64,
+    /// Runs of its records, ascending.
+    pub runs: BTreeSet<Run>,
     pub bytes: u64,
     /// Records written to it.
     pub records: u64,
@@ -111,6 +116,8 @@ pub(super) struct State {
     pub run: Run,
     /// Greatest run given out, rebased streams' included.
     pub newest_run: Run,
+    /// By what times can be put right; `None`: no record is marked.
+    pub anchors: Option<Arc<Anchors>>,
     pub topics: Vec<Topic>,
     pub topic_ids: HashMap<Arc<str>, TopicId>,
     pub streams: Vec<Stream>,
@@ -166,6 +173,7 @@ impl State {
         Self {
             run,
             newest_run: run,
+            anchors: None,
             topics: Vec::new(),
             topic_ids: HashMap::new(),
             streams: Vec::new(),
@@ -234,6 +242,7 @@ impl State {
             short: false,
             asked: false,
             record_bytes_max,
+            timestamp_before_max_ms: None,
             streams: Vec::new(),
             provisional: None,
             sticky: (0, 0),

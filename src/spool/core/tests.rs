@@ -4,6 +4,7 @@
 
 mod damage;
 mod lanes;
+mod time;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
@@ -21,6 +22,7 @@ use super::super::{Run, StreamId, TopicPartition};
 use super::stream::{Entry, Stream};
 use super::writer::Clock;
 use super::{OpenError, Spool, recover};
+use crate::clock::Clock as Time;
 use crate::config::checked::{self, OnFull, SpoolMode};
 use crate::metrics::{Counter, Metrics};
 use crate::record::RecordWriter;
@@ -133,6 +135,7 @@ struct World {
     priorities: [u8; 4],
     /// The broker may not be asked where it stands.
     blind: bool,
+    time: Arc<Time>,
 }
 
 impl World {
@@ -145,7 +148,8 @@ impl World {
     fn over(seed: u64, config: checked::Spool, store: SimStore, folder: tempfile::TempDir) -> Self {
         let store = Arc::new(store);
         let metrics = Arc::new(Metrics::default());
-        let spool = open(&config, &store, folder.path(), &metrics);
+        let time = Arc::new(Time::trusted());
+        let spool = open(&config, &store, folder.path(), (&metrics, &time));
         let mut world = Self {
             random: Rng::new(seed),
             store,
@@ -164,6 +168,7 @@ impl World {
             resumed: 0,
             priorities: [0; 4],
             blind: false,
+            time,
         };
         world.identify();
         world
@@ -220,6 +225,7 @@ impl World {
                 TopicFacts {
                     partitions,
                     message_bytes_max: None,
+                    timestamp_before_max_ms: None,
                 },
             );
         }
@@ -309,13 +315,14 @@ impl World {
             &self.config,
             &Arc::new(placeholder),
             empty.path(),
-            &self.metrics,
+            (&self.metrics, &self.time),
         );
         self.store.crash();
         if lose_meta {
             std::fs::remove_dir_all(self.folder.path()).unwrap();
         }
-        self.spool = open(&self.config, &self.store, self.folder.path(), &self.metrics);
+        let parts = (&self.metrics, &self.time);
+        self.spool = open(&self.config, &self.store, self.folder.path(), parts);
         self.clock = Clock::default();
         self.identify();
     }
@@ -445,12 +452,13 @@ fn open(
     config: &checked::Spool,
     store: &Arc<SimStore>,
     folder: &Path,
-    metrics: &Arc<Metrics>,
+    (metrics, clock): (&Arc<Metrics>, &Arc<Time>),
 ) -> Spool {
     // A thread of the sled that was dropped may hold its lock for a moment.
     let end = Instant::now() + Duration::from_secs(30);
     loop {
-        match recover::open(config, store.clone(), &folder.join("meta"), metrics.clone()) {
+        let parts = (metrics.clone(), clock.clone());
+        match recover::open(config, store.clone(), &folder.join("meta"), parts) {
             Err(OpenError::Meta(MetaError::Locked { .. })) if Instant::now() < end => {
                 std::thread::yield_now();
             }
@@ -742,6 +750,7 @@ fn a_topic_that_grows_keeps_the_order_of_its_keys() {
                 TopicFacts {
                     partitions: 5,
                     message_bytes_max: None,
+                    timestamp_before_max_ms: None,
                 },
             );
             world.spool.uplink(false);
@@ -758,6 +767,7 @@ fn a_topic_that_grows_keeps_the_order_of_its_keys() {
         TopicFacts {
             partitions: 5,
             message_bytes_max: None,
+            timestamp_before_max_ms: None,
         },
     );
     world.drain();

@@ -3,6 +3,7 @@
 //! It sleeps until something is due. While Kafka confirms in time nothing ever is, and nothing is
 //! written.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::log::{AppendError, Appended, FrameDraft, SectionDraft, SegmentId};
@@ -10,6 +11,7 @@ use super::super::{Run, StreamId};
 use super::Shared;
 use super::state::{Due, Segment, State};
 use super::stream::{Entry, Span};
+use super::time::Times;
 use crate::config::checked::SpoolMode;
 use crate::metrics::{Counter, Gauge, Histogram};
 
@@ -327,23 +329,29 @@ impl Shared {
             Gauge::StreamsStalled,
             state.streams.iter().filter(|s| s.stalled).count() as u64,
         );
+        let times = self.times(&state);
         let oldest = state
             .streams
             .iter()
             .filter_map(|s| s.cold.front().or(s.hot.front()));
-        let oldest = oldest.map(|entry| entry.record.timestamp_ms).min();
-        let segments = state
-            .segments
-            .values()
-            .filter(|s| s.spans > 0)
-            .map(|s| s.oldest_ms)
-            .min();
-        let now_ms = super::wall_ms();
+        let oldest = oldest.filter_map(|entry| match &times {
+            None => Some(entry.record.timestamp_ms),
+            Some(times) => times.came_in(entry),
+        });
+        let segments =
+            state
+                .segments
+                .values()
+                .filter(|s| s.spans > 0)
+                .filter_map(|s| match &times {
+                    None => Some(s.oldest_ms),
+                    Some(times) => times.oldest_of(s),
+                });
+        let now_ms = times.as_ref().map_or_else(super::wall_ms, Times::now_ms);
         let age = oldest
-            .into_iter()
             .chain(segments)
             .min()
-            .map_or(0, |oldest| now_ms - oldest);
+            .map_or(0, |oldest| now_ms.saturating_sub(oldest));
         m.set(Gauge::BufferedAgeMs, u64::try_from(age).unwrap_or(0));
     }
 }
@@ -460,6 +468,7 @@ fn note_segment(state: &mut State, draft: &Draft, done: &Appended) {
             spans: 0,
             sealed: false,
             oldest_ms: oldest,
+            runs: BTreeSet::new(),
             bytes: 0,
             records: 0,
         });
@@ -471,6 +480,8 @@ fn note_segment(state: &mut State, draft: &Draft, done: &Appended) {
         .map(|s| s.records.len() as u64)
         .sum::<u64>();
     segment.oldest_ms = segment.oldest_ms.min(oldest);
+    let runs = draft.frame.sections.iter().map(|s| s.run);
+    segment.runs.extend(runs);
 }
 
 /// A segment takes no more frames: if nobody needs it, it goes back at once.

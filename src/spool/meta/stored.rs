@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::{Identity, Run, StreamId, TopicPartition};
+use crate::clock::Anchor;
 
 /// Where a stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,8 @@ pub struct Stored {
     pub bases: Vec<Base>,
     /// Drops.
     pub drops: Vec<Drop>,
+    /// By what the times of runs can be put right whose clock was not synchronised.
+    pub anchors: Vec<(Run, Anchor)>,
 }
 
 /// The numbers in a key, in order.
@@ -129,6 +132,10 @@ pub(super) fn read(stored: &mut Stored, key: &[u8], value: Value) -> Option<()> 
                 end,
                 fate_known,
             });
+        }
+        "clock" => {
+            let anchor = serde_json::from_value(value).ok()?;
+            stored.anchors.push((Run(id()?), anchor));
         }
         "loss" | "mark" => {}
         _ => return None,

@@ -282,7 +282,8 @@ pub fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
 fn defaults(folder: &Path, bootstrap: &str, mqtt: SocketAddr, api: SocketAddr) -> toml::Table {
     let servers: Vec<&str> = bootstrap.split(',').collect();
     let text = format!(
-        "[gateway]\nid = \"it\"\ndata_dir = {:?}\n[kafka]\nbootstrap_servers = {servers:?}\n\
+        "[gateway]\nid = \"it\"\nclock = \"trusted\"\ndata_dir = {:?}\n\
+         [kafka]\nbootstrap_servers = {servers:?}\n\
          [proxy]\nlisten = \"{mqtt}\"\ndefault_topic = \"mqtt\"\n[api]\nlisten = \"{api}\"\n\
          [spool]\nmin_free_bytes = \"64MiB\"\n",
         folder.join("data"),

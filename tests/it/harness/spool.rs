@@ -308,6 +308,7 @@ impl Outlet for MemorySpool {
                 numbers: entries.iter().map(|entry| entry.number).collect(),
                 sequence: entries[0].sequence,
                 records: entries.into_iter().map(|entry| entry.record).collect(),
+                guessed: false,
             });
         }
         all

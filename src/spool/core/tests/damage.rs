@@ -153,7 +153,12 @@ fn a_flipped_bit_costs_its_frame_alone_and_the_ledger_says_exactly_what() {
     let meta = filled.folder.path().join("meta");
     let empty = tempfile::tempdir().unwrap();
     let placeholder = Arc::new(SimStore::new(0));
-    filled.spool = open(&filled.config, &placeholder, empty.path(), &filled.metrics);
+    filled.spool = open(
+        &filled.config,
+        &placeholder,
+        empty.path(),
+        (&filled.metrics, &filled.time),
+    );
     let all: BTreeSet<u64> = frames.iter().flatten().copied().collect();
     let files = filled.store.files();
     let mut random = Rng::new(23);
