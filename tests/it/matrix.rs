@@ -361,7 +361,8 @@ fn topics_deleted(matrix: &mut Matrix) {
         m.kafka.tool("topics", &["--delete", "--topic", both]);
         let deleted = Instant::now();
         create(m, "g4");
-        m.told("UNKNOWN_TOPIC_OR_PARTITION");
+        // Or UNKNOWN_TOPIC_ID, where topics are named by id.
+        m.told("UNKNOWN_TOPIC");
         for side in m.sides() {
             side.gateway
                 .wait_figure("streams_stalled", 60, |n| n >= 1.0);
