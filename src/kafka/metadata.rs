@@ -41,9 +41,14 @@ impl Metadata {
         self.cluster_id.clone()
     }
 
-    /// Where a broker listens.
-    pub(super) fn address(&self, node: NodeId) -> Option<Arc<str>> {
-        self.brokers.get(&node).cloned()
+    /// Where a broker listens. One that the newest answer lacks leads nothing, though an older
+    /// answer, about other topics, said so: else nobody would ask for its topics again.
+    pub(super) fn address(&mut self, node: NodeId) -> Option<Arc<str>> {
+        let address = self.brokers.get(&node).cloned();
+        if address.is_none() {
+            self.forget_node(node);
+        }
+        address
     }
 
     /// Where all brokers listen.
@@ -199,6 +204,17 @@ mod tests {
         metadata.forget_brokers();
         assert_eq!(leader(&metadata, 2), None);
         assert!(metadata.addresses().is_empty());
+    }
+
+    #[test]
+    fn a_broker_that_is_gone_from_the_newest_answer_leads_nothing() {
+        let mut metadata = Metadata::default();
+        // Broker 2 led when this was asked; broker 1 is the only one there now.
+        metadata.update(&answer(&[1, 2], 0), Instant::now());
+        assert!(metadata.leader("t", 1).is_some());
+        assert_eq!(metadata.address(NodeId(2)), None);
+        assert_eq!(metadata.leader("t", 1), None);
+        assert!(metadata.leader("t", 0).is_some());
     }
 
     #[test]

@@ -58,6 +58,8 @@ mod verify;
 
 mod identity;
 
+mod matrix;
+
 mod flapping;
 
 mod noise;

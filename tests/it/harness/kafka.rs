@@ -119,6 +119,13 @@ impl Kafka {
         run(command.arg(&self.dir).arg(name).args(arguments))
     }
 
+    /// The same for one that may fail; `None` when it does.
+    pub fn try_tool(&self, name: &str, arguments: &[&str]) -> Option<()> {
+        let mut command = Command::new(tests_dir("kafka/tool"));
+        command.arg(&self.dir).arg(name).args(arguments);
+        command.output().unwrap().status.success().then_some(())
+    }
+
     /// Whether a foreign client gets metadata within two seconds.
     pub fn answers(&self) -> bool {
         let mut kcat = Command::new("kcat");
@@ -172,18 +179,29 @@ impl Kafka {
         partitions.collect()
     }
 
+    /// How many producers the leaders of a topic remember, asked at the door between brokers, which
+    /// is open while clients are cut off.
+    pub fn producers(&self, topic: &str) -> usize {
+        let ports = std::fs::read_to_string(self.file("1/ports")).unwrap();
+        let port = ports.split_whitespace().nth(1).unwrap();
+        let client = client(&format!("127.0.0.1:{port}"));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let partitions = client.topic(topic, true).await.unwrap().leaders.len();
+            let mut producers = 0;
+            for partition in 0..i32::try_from(partitions).unwrap() {
+                let (leader, _) = client.leader(topic, partition).unwrap();
+                let asked = [(topic.into(), partition)];
+                let told = client.describe_producers(leader, &asked);
+                producers += told.await.unwrap().remove(0).unwrap().len();
+            }
+            producers
+        })
+    }
+
     /// Makes topics, each with as many replicas as the cluster takes by default.
     pub fn create_topics<'a>(&self, topics: impl IntoIterator<Item = &'a str>, partitions: i32) {
-        let client = Client::new(ClientConfig {
-            security: Default::default(),
-            bootstrap_servers: self.bootstrap.split(',').map(str::to_owned).collect(),
-            client_id: "tests".into(),
-            connect_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(20),
-            server_timeout: Duration::from_secs(3),
-            metadata_interval: Duration::from_millis(100),
-            response_bytes_max: 8 << 20,
-        });
+        let client = client(&self.bootstrap);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         for topic in topics {
             let made = client.create_topic(topic, partitions, -1, &[]);
@@ -211,6 +229,19 @@ impl Kafka {
             &[&["--create", "--topic", topic], options].concat(),
         );
     }
+}
+
+fn client(bootstrap: &str) -> Client {
+    Client::new(ClientConfig {
+        security: Default::default(),
+        bootstrap_servers: bootstrap.split(',').map(str::to_owned).collect(),
+        client_id: "tests".into(),
+        connect_timeout: Duration::from_secs(5),
+        request_timeout: Duration::from_secs(20),
+        server_timeout: Duration::from_secs(3),
+        metadata_interval: Duration::from_millis(100),
+        response_bytes_max: 8 << 20,
+    })
 }
 
 impl Drop for Kafka {
