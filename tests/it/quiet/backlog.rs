@@ -30,7 +30,8 @@ fn a_backlog_costs_neither_memory_nor_a_slow_start() {
     let begin = Instant::now();
     let made = backlog::make(&gateway, bytes, (&topics, PARTITIONS));
     eprintln!(
-        "{} records, {} bytes of payload in {} bytes of segment files ({:.3} a byte), made in {:.0?}",
+        "{} records, {} bytes of payload in {} bytes of segment files ({:.3} a byte), made in \
+         {:.0?}",
         made.records,
         made.payload,
         made.files,
