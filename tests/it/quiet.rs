@@ -1,6 +1,8 @@
 //! Flash is spared: what reaches the disk while Kafka answers, and what an outage costs. These run
 //! alone: a broker starved of CPU answers late, and then spilling is right.
 
+mod backlog;
+
 use std::fs::File;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

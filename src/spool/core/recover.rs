@@ -179,6 +179,7 @@ fn assemble(
     }
     add_segments(&mut state, recovered);
     for stream in &mut state.streams {
+        stream.spans.shrink_to_fit();
         finish(stream, run, |run| meta_is_new || identified.contains(&run));
     }
     keep_lanes(&mut state);

@@ -449,6 +449,10 @@ impl State {
             popped += 1;
             due_of(entry, due);
         }
+        if stream.cold.is_empty() {
+            // Room for what was read back at most would stay, of thousands of streams.
+            stream.cold = VecDeque::new();
+        }
         while let Some(entry) = pop_if_before(&mut stream.hot, to) {
             self.hot_bytes = self.hot_bytes.saturating_sub(entry.record.size());
             popped += 1;

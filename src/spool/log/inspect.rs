@@ -9,6 +9,7 @@ use super::index::{Index, IndexRead};
 use super::scan::{Ident, Region, Want, search};
 use super::segment::{Head, HeadRead};
 use super::{Entry, LANES, PAGE, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Store, StoreFile, page_up};
+use crate::spool::StreamId;
 
 /// How often a file is opened that cannot be.
 const TRIES: u32 = 3;
@@ -22,7 +23,10 @@ pub(super) struct Candidate {
     pub start: u64,
     /// Number of the frame there.
     pub number: u64,
+    /// What its head says, until it is taken out.
     pub entries: Vec<Entry>,
+    /// Streams that its head declares, once its entries are out.
+    pub declared: Vec<StreamId>,
     /// Bytes that the file had, if it has fewer now.
     pub cut_from: Option<u64>,
 }
@@ -86,6 +90,7 @@ fn look_at(store: &dyn Store, name: &str) -> Kind {
                 start: page_up(bytes),
                 number: head.first_number,
                 entries,
+                declared: Vec::new(),
                 cut_from,
             }))
         }
@@ -172,6 +177,7 @@ fn headless(mut file: FreeFile) -> Kind {
         number: sealed.as_ref().map_or(number, |index| index.first_number),
         sealed,
         entries: Vec::new(),
+        declared: Vec::new(),
         cut_from,
     }))
 }

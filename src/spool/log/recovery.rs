@@ -1,7 +1,7 @@
 //! Opens the log: looks at every file's head and end, scans what has no index, cuts torn tails,
 //! reports damage. What is in a file never keeps the log from opening.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -191,7 +191,10 @@ impl Opening {
                     self.log.files.alien_bytes += bytes;
                     self.damage(None, (Vec::new(), false, &what), name);
                 }
-                Kind::Segment(candidate) => {
+                Kind::Segment(mut candidate) => {
+                    // A head names all streams. What heads say is put together at once, for as many
+                    // copies as there are segments would take a long backlog's memory.
+                    self.take_head(&mut candidate);
                     lanes
                         .entry(candidate.ident.lane)
                         .or_default()
@@ -203,6 +206,18 @@ impl Opening {
             segments.sort_by_key(|candidate| candidate.ident.generation);
         }
         lanes
+    }
+
+    /// Takes what a segment's head says, but for whom it declares.
+    fn take_head(&mut self, candidate: &mut Candidate) {
+        let serial = candidate.head.map_or(0, |head| head.serial);
+        for entry in std::mem::take(&mut candidate.entries) {
+            if let Entry::Declare { stream, .. } = &entry {
+                candidate.declared.push(*stream);
+            }
+            self.entries.add(serial, entry);
+        }
+        candidate.declared.shrink_to_fit();
     }
 
     fn lane(&mut self, lane: u8, candidates: Vec<Candidate>) {
@@ -407,13 +422,7 @@ impl Opening {
         if candidate.head.is_some() {
             log.files.newest_head = log.files.newest_head.max(generation);
         }
-        let mut declared = std::collections::HashSet::new();
-        for entry in candidate.entries {
-            if let Entry::Declare { stream, .. } = &entry {
-                declared.insert(*stream);
-            }
-            self.entries.add(head.serial, entry);
-        }
+        let mut declared: HashSet<StreamId> = candidate.declared.into_iter().collect();
         for (serial, entry) in index.entries.sorted() {
             if let Entry::Declare { stream, .. } = entry {
                 declared.insert(*stream);

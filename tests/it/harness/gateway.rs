@@ -98,6 +98,11 @@ impl Gateway {
         child.try_wait().unwrap().is_some()
     }
 
+    /// Whether a process was started that nobody has stopped.
+    pub fn is_up(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// The process's id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
