@@ -41,6 +41,7 @@ pub fn make(gateway: &Gateway, bytes: u64, (topics, partitions): (&[String], u32
     let facts = TopicFacts {
         partitions,
         message_bytes_max: None,
+        timestamp_before_max_ms: None,
     };
     let ids = topics.iter().map(|topic| {
         let id = spool.topic(topic, &TopicOptions::default());

@@ -12,6 +12,8 @@ const TOPICS: usize = 20;
 const PARTITIONS: u32 = 100;
 const STARTS: usize = 3;
 const RSS_MAX: u64 = 64_000_000;
+/// While Kafka takes it there are batches on their way, too.
+const DRAINING_RSS_MAX: u64 = 96_000_000;
 
 const CONFIG: &str = "[proxy]\ndefault_topic = \"backlog-0\"\n[spool]\nmax_bytes = \"1TiB\"";
 
@@ -65,7 +67,7 @@ fn a_backlog_costs_neither_memory_nor_a_slow_start() {
         best <= Duration::from_secs(1),
         "the best start took {best:?}"
     );
-    assert!(waiting <= RSS_MAX && draining <= RSS_MAX);
+    assert!(waiting <= RSS_MAX && draining <= DRAINING_RSS_MAX);
 }
 
 /// Starts the gateway with nothing of its segments in the page cache, and gives the time from exec
