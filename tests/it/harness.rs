@@ -1,6 +1,7 @@
 //! What every test of the whole gateway stands on: waits with a deadline, temporary folders, a real
 //! Kafka, and the gateway as a process that can be killed.
 
+pub mod blocks;
 pub mod disk;
 pub mod gateway;
 pub mod kafka;
