@@ -2,6 +2,7 @@
 //! Kafka, and the gateway as a process that can be killed.
 
 pub mod backlog;
+pub mod blocks;
 pub mod disk;
 pub mod gateway;
 pub mod kafka;

@@ -48,6 +48,8 @@ mod outage;
 
 mod power;
 
+mod blocks;
+
 mod policies;
 
 mod lanes;

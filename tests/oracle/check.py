@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer, TopicPartition
 
+import dumped
 import ledger
 import payload
 
@@ -237,10 +238,16 @@ def explained_by(urls: list[str], numbers: list[int]) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    source = records(options.bootstrap, options.topic, options.pattern, options.deadline)
-    partitions = next(source)
+    if options.records:
+        source, partitions = dumped.read(options.records), {}
+    else:
+        source = records(options.bootstrap, options.topic, options.pattern, options.deadline)
+        partitions = next(source)
+    clients = ledger.read(options.ledger)
+    if options.acked:
+        ledger.only(clients, options.acked)
     judge = Judge(
-        ledger.read(options.ledger),
+        clients,
         options.headers,
         partitions if options.partitions_like_java else {},
         options.recreated,
@@ -283,8 +290,13 @@ def arguments(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--bootstrap", required=True, metavar="HOST:PORT,…")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--bootstrap", metavar="HOST:PORT,…")
+    place.add_argument(
+        "--records", metavar="FILE", help="lines of `tidegate buffer dump`, instead of Kafka"
+    )
     add("--ledger", required=True, action="append", metavar="FILE")
+    add("--acked", metavar="FILE", help="of `load --acks`: nothing else was acknowledged")
     add("--topic", action="append", help="Kafka topic to read; without any: all")
     add("--pattern", help="regular expression of Kafka topics to read")
     add("--recreated", help="regular expression of MQTT topics whose Kafka topic was deleted")

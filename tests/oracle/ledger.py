@@ -48,3 +48,14 @@ def read(paths: list[str]) -> dict[str, Client]:
                 client = Client(**json.loads(line))
                 clients[client.id] = client
     return clients
+
+
+def only(clients: dict[str, Client], path: str) -> None:
+    """Takes for acknowledged what a file of `load --acks` has: the beginning of one is what was
+    acknowledged up to then."""
+    for client in clients.values():
+        client.acked = [0] * len(client.acked)
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            name, counter = line.split()
+            clients[name].acked[int(counter)] = 1

@@ -47,6 +47,9 @@ class Device:
         self.up = False
         self.open = False
         self.retry_at = 0.0
+        self.acks = None
+        if options.acks:
+            self.acks = os.open(options.acks, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self.paho = self._new_paho()
 
     def _new_paho(self) -> mqtt.Client:
@@ -140,6 +143,8 @@ class Device:
             return
         self.book.acked[counter] = 1
         self.totals[ACKED] += 1
+        if self.acks is not None:
+            os.write(self.acks, f"{self.book.id} {counter}\n".encode())
         self.latencies.append(time.monotonic() - sent_at)
 
     def turn(self, now: float, readable: bool) -> None:
@@ -286,6 +291,7 @@ def arguments(commands) -> None:
     add = parser.add_argument
     add("--mqtt", required=True, metavar="HOST:PORT")
     add("--ledger", required=True, metavar="FILE")
+    add("--acks", metavar="FILE", help="grows by a line, CLIENT COUNTER, with each acknowledgement")
     add("--name", default="it", help="first part of client ids")
     add("--prefix", help="first level of topics; default: the name")
     add("--clients", type=int, default=10)

@@ -166,14 +166,18 @@ impl Verdict {
     /// Prints the numbers and fails unless all five are 0.
     pub fn expect_clean(&self, what: &str) {
         eprintln!("{what}: {self}");
-        let five = [
+        assert_eq!(self.five(), [0; 5], "{what}: {:#?}", self.examples);
+    }
+
+    /// The five numbers, in their order.
+    pub fn five(&self) -> [u64; 5] {
+        [
             self.missing,
             self.unknown,
             self.altered,
             self.out_of_order,
             self.twice,
-        ];
-        assert_eq!(five, [0; 5], "{what}: {:#?}", self.examples);
+        ]
     }
 
     /// The same for what may be in Kafka twice: at most as often as the gateway has counted.
@@ -215,7 +219,18 @@ pub fn check(kafka: &Kafka, ledgers: &[&Path], arguments: &str) -> Verdict {
     for ledger in ledgers {
         command.arg("--ledger").arg(ledger);
     }
-    command.args(arguments.split_whitespace());
+    judge(command.args(arguments.split_whitespace()))
+}
+
+/// The same over a file of lines as `tidegate buffer dump` prints them.
+pub fn check_dump(records: &Path, ledger: &Path, arguments: &str) -> Verdict {
+    let mut command = Command::new(tests_dir("oracle/oracle"));
+    command.args(["check", "--json", "--records"]).arg(records);
+    command.arg("--ledger").arg(ledger);
+    judge(command.args(arguments.split_whitespace()))
+}
+
+fn judge(command: &mut Command) -> Verdict {
     let output = command.stderr(Stdio::inherit()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
