@@ -120,7 +120,6 @@ impl Clock {
         Moment {
             now_ms,
             sure,
-            ahead_ms: now_ms.saturating_sub(look.wall_ms),
             offset_ms,
             boot_id: &self.boot_id,
         }
@@ -143,8 +142,6 @@ pub struct Moment<'a> {
     pub now_ms: i64,
     /// Whether the wall clock is believed.
     pub sure: bool,
-    /// Our time less the wall clock's, in milliseconds: not zero when somebody has set that.
-    pub ahead_ms: i64,
     offset_ms: i64,
     boot_id: &'a str,
 }
@@ -172,6 +169,12 @@ struct System(Sign);
 
 impl ClockSource for System {
     fn look(&self) -> Look {
+        // Asked first: what was put right meanwhile is not to be read as it was before.
+        let synchronised = match &self.0 {
+            Sign::None => true,
+            Sign::File(path) => path.exists(),
+            Sign::Kernel => kernel_is_sure(),
+        };
         let boot = clock_gettime(ClockId::Boottime);
         let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -179,11 +182,7 @@ impl ClockSource for System {
         Look {
             wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
             boot_ms: boot.tv_sec.saturating_mul(1_000) + boot.tv_nsec / 1_000_000,
-            synchronised: match &self.0 {
-                Sign::None => true,
-                Sign::File(path) => path.exists(),
-                Sign::Kernel => kernel_is_sure(),
-            },
+            synchronised,
         }
     }
 
@@ -276,14 +275,14 @@ pub(crate) mod tests {
         // Somebody sets it by hand: our time goes on as it was.
         fake.is_set(7_000_000, false);
         let set = clock.moment();
-        assert_eq!((set.now_ms, set.ahead_ms), (60_000, 60_000 - 7_000_000));
+        assert_eq!(set.now_ms, 60_000);
         fake.passes(5_000);
         fake.is_set(9_000_000, true);
         assert!(clock.check() && clock.is_sure() && !clock.check());
         let now = clock.moment();
         let shift = now.shift_ms(&anchor).unwrap();
         assert_eq!(then.now_ms + shift, 9_000_000 - 5_000);
-        assert_eq!((now.now_ms, now.ahead_ms), (9_000_000, 0));
+        assert_eq!(now.now_ms, 9_000_000);
     }
 
     #[test]

@@ -43,15 +43,15 @@ impl Shared {
         })
     }
 
-    /// Marks what comes in while the clock is not to be believed.
+    /// Marks what comes in while the clock is not to be believed, and stamps it by our time: since it
+    /// was stamped somebody may have set the wall clock.
     pub(super) fn mark(&self, batch: &mut [Incoming]) {
         if self.clock.is_sure() {
             return;
         }
-        let now = self.clock.moment();
+        let now_ms = self.clock.moment().now_ms;
         for incoming in batch.iter_mut() {
-            let ours = incoming.record.timestamp_ms.saturating_add(now.ahead_ms);
-            incoming.record = mark::marked(&incoming.record, ours);
+            incoming.record = mark::marked(&incoming.record, now_ms);
         }
     }
 }

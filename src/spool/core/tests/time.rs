@@ -19,6 +19,12 @@ impl World {
 
     /// A record stamped by the wall clock as it is.
     fn send(&mut self, topic: &str, ttl: Option<Duration>, fake: &Fake) {
+        // Its lock must be free: the spool looks at the clock too.
+        let now_ms = fake.0.lock().0.wall_ms;
+        self.send_stamped(topic, ttl, now_ms);
+    }
+
+    fn send_stamped(&mut self, topic: &str, ttl: Option<Duration>, now_ms: i64) {
         let id = self.spool.topic(topic, &TopicOptions { priority: 0, ttl });
         let value = self.next_id.to_le_bytes();
         self.sent.insert(self.next_id, (topic.to_owned(), 0));
@@ -28,8 +34,6 @@ impl World {
             token: self.next_id,
         });
         self.next_id += 1;
-        // Its lock must be free: the spool looks at the clock too.
-        let now_ms = fake.0.lock().0.wall_ms;
         self.spool.append(&mut vec![Incoming {
             topic: id,
             record: record.finish(now_ms),
@@ -98,6 +102,19 @@ fn right_now(fake: &Fake, world: &World) -> i64 {
     fake.is_set(now, true);
     assert!(world.time.check());
     now
+}
+
+#[test]
+fn what_was_stamped_as_the_wall_clock_was_set_is_put_right_all_the_same() {
+    let (mut world, fake) = unsure();
+    let stamped = fake.0.lock().0.wall_ms;
+    fake.is_set(stamped + 86_400_000, false);
+    world.send_stamped("t", None, stamped);
+    let now = right_now(&fake, &world);
+    world.spool.uplink(true);
+    let times = world.hand_out();
+    let newest = times.iter().map(|record| record.timestamp_ms).max();
+    assert_eq!(newest, Some(now - 30_000));
 }
 
 #[test]
