@@ -43,8 +43,8 @@ impl Shared {
         })
     }
 
-    /// Marks what comes in while the clock is not to be believed, and stamps it by our time: since it
-    /// was stamped somebody may have set the wall clock.
+    /// Marks what comes in while the clock is not to be believed, and stamps it by our time: since
+    /// it was stamped somebody may have set the wall clock.
     pub(super) fn mark(&self, batch: &mut [Incoming]) {
         if self.clock.is_sure() {
             return;
