@@ -18,14 +18,14 @@ use super::super::log::QUARANTINE;
 use super::super::log::sim::{Fail, Rng, SimStore, each_seed};
 use super::super::meta::{MetaError, Reason};
 use super::super::outlet::{Identity, Leftover, Outlet, TakeLimits, Taken, TopicFacts};
-use super::super::{Run, StreamId, TopicPartition};
+use super::super::{Run, StreamId, TopicId, TopicPartition};
 use super::stream::{Entry, Stream};
 use super::writer::Clock;
 use super::{OpenError, Spool, recover};
 use crate::clock::Clock as Time;
 use crate::config::checked::{self, OnFull, SpoolMode};
 use crate::metrics::{Counter, Metrics};
-use crate::record::RecordWriter;
+use crate::record::{Record, RecordWriter};
 
 /// Of this topic's records a third are too old when they come in.
 const SHORT_LIVED: u64 = 3;
@@ -187,6 +187,21 @@ impl World {
             .unwrap();
     }
 
+    /// Hands in a record whose value begins with `next_id`.
+    fn append(&mut self, topic: TopicId, name_and_key: (String, u64), record: Record) {
+        let ticket = Some(Ticket {
+            to: self.acks.clone(),
+            token: self.next_id,
+        });
+        self.sent.insert(self.next_id, name_and_key);
+        self.next_id += 1;
+        self.spool.append(&mut vec![Incoming {
+            topic,
+            record,
+            ticket,
+        }]);
+    }
+
     fn publish(&mut self, topic: u64, key: u64, size: usize) {
         let name = format!("t{topic}");
         let short_lived = topic == SHORT_LIVED;
@@ -205,17 +220,7 @@ impl World {
         };
         let record = RecordWriter::new(64, Some(&key.to_le_bytes()), Some(&value))
             .finish(super::wall_ms() - age);
-        let ticket = Some(Ticket {
-            to: self.acks.clone(),
-            token: self.next_id,
-        });
-        self.sent.insert(self.next_id, (name, key));
-        self.next_id += 1;
-        self.spool.append(&mut vec![Incoming {
-            topic: id,
-            record,
-            ticket,
-        }]);
+        self.append(id, (name, key), record);
     }
 
     fn facts(&mut self, partitions: u32) {
@@ -714,17 +719,7 @@ fn expired_records_leave_the_middle_of_a_stream() {
         let age = if (3..6).contains(&n) { 3_600_000 } else { 0 };
         let value = world.next_id.to_le_bytes();
         let record = RecordWriter::new(64, Some(b"k"), Some(&value)).finish(super::wall_ms() - age);
-        world.sent.insert(world.next_id, ("old".into(), 0));
-        let ticket = Some(Ticket {
-            to: world.acks.clone(),
-            token: world.next_id,
-        });
-        world.next_id += 1;
-        world.spool.append(&mut vec![Incoming {
-            topic: id,
-            record,
-            ticket,
-        }]);
+        world.append(id, ("old".into(), 0), record);
     }
     world.drain();
     world.check(5);

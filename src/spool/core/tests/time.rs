@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::clock::tests::Fake;
 use crate::metrics::Gauge;
-use crate::record::{Record, mark};
+use crate::record::mark;
 
 /// A board without a clock of its own starts in 1970.
 const THEN_MS: i64 = 100_000;
@@ -27,18 +27,8 @@ impl World {
     fn send_stamped(&mut self, topic: &str, ttl: Option<Duration>, now_ms: i64) {
         let id = self.spool.topic(topic, &TopicOptions { priority: 0, ttl });
         let value = self.next_id.to_le_bytes();
-        self.sent.insert(self.next_id, (topic.to_owned(), 0));
-        let record = RecordWriter::new(64, Some(b"k"), Some(&value));
-        let ticket = Some(Ticket {
-            to: self.acks.clone(),
-            token: self.next_id,
-        });
-        self.next_id += 1;
-        self.spool.append(&mut vec![Incoming {
-            topic: id,
-            record: record.finish(now_ms),
-            ticket,
-        }]);
+        let record = RecordWriter::new(64, Some(b"k"), Some(&value)).finish(now_ms);
+        self.append(id, (topic.to_owned(), 0), record);
     }
 
     /// What can be handed out next.
