@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use parking_lot::MutexGuard;
 
+use super::super::StreamId;
 use super::super::log::{FramePos, ReadError, ReadFrame, Section, SectionRecords, SegmentId};
 use super::super::meta::Reason;
-use super::super::{Run, StreamId};
 use super::Shared;
 use super::deal::older_are_drained;
 use super::state::{LANES, Reading, State};
@@ -141,7 +141,7 @@ impl Shared {
                 );
                 self.metrics.add(Counter::Damages, 1);
                 for range in ranges {
-                    self.lose(range.stream, range.run, (range.first, range.end()));
+                    self.lose(&range);
                 }
                 let Some(next) = next else {
                     return self.end_of_segment(lane, reading);
@@ -336,27 +336,29 @@ impl Shared {
         first
     }
 
-    /// Writes off records that cannot be read.
-    fn lose(&self, stream: StreamId, run: Run, range: (u64, u64)) {
-        let live = {
+    /// Writes off records that cannot be read, but for those that are: a frame without a header is
+    /// found again by whoever comes to it.
+    fn lose(&self, lost: &Section) {
+        let floor = {
             let state = self.state.lock();
-            state.streams.get(stream.0 as usize).and_then(|s| {
-                let floor = if s.load_next.0 == run {
-                    s.load_next.1
-                } else {
-                    0
-                };
-                let first = range.0.max(floor);
-                ((run, range.1) > s.load_next && first < range.1).then_some((first, range.1))
-            })
+            state
+                .streams
+                .get(lost.stream.0 as usize)
+                .map(|stream| stream.load_next)
         };
-        if let Some(range) = live {
-            let (first, end) = range;
-            tracing::error!(stream = stream.0, %run, first, end, "records on disk are damaged");
-            self.drop_range(stream, run, range, Reason::Damaged);
-            let mut state = self.state.lock();
-            state.offer(stream);
-            drop(state);
+        let Some(floor) = floor.filter(|floor| (lost.run, lost.end()) > *floor) else {
+            return;
+        };
+        let first = if floor.0 == lost.run { floor.1 } else { 0 };
+        for (from, end) in self.live_parts(lost) {
+            let from = from.max(first);
+            if from >= end {
+                continue;
+            }
+            let (stream, run) = (lost.stream, lost.run);
+            tracing::error!(stream = stream.0, %run, first = from, end, "records on disk are damaged");
+            self.drop_range(stream, run, (from, end), Reason::Damaged);
+            self.state.lock().offer(stream);
             self.changed.notify_one();
         }
     }

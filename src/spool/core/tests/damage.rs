@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::super::super::log::{Log, LogConfig};
+use super::super::super::log::{FramePos, Log, LogConfig};
 use super::super::super::meta::Reason;
 use super::*;
 
@@ -36,8 +36,8 @@ fn backlog(seed: u64, records: u64) -> World {
     world
 }
 
-/// Ids by frame, in the order of the disk.
-fn frames(store: &SimStore) -> Vec<BTreeSet<u64>> {
+/// Where each frame begins, and its ids, in the order of the disk.
+fn frames(store: &SimStore) -> Vec<(FramePos, BTreeSet<u64>)> {
     let log_config = LogConfig {
         segment_bytes: config().segment_bytes,
         max_bytes: config().max_bytes,
@@ -52,14 +52,15 @@ fn frames(store: &SimStore) -> Vec<BTreeSet<u64>> {
         while let Some(frame) = reader.read_frame(at).unwrap() {
             at = frame.next;
             let records = frame.sections.iter().flat_map(|section| &section.records);
-            all.push(
-                records
-                    .map(|r| id_of(r.value().unwrap().unwrap()))
-                    .collect(),
-            );
+            let ids = records.map(|record| id_of(record.value().unwrap().unwrap()));
+            all.push((frame.at, ids.collect()));
         }
     }
     all
+}
+
+fn ids(frames: &[(FramePos, BTreeSet<u64>)]) -> BTreeSet<u64> {
+    frames.iter().flat_map(|(_, ids)| ids).copied().collect()
 }
 
 /// What Kafka has in the end.
@@ -77,8 +78,7 @@ fn in_ledger(world: &World) -> u64 {
 #[test]
 fn a_file_cut_short_is_counted_once_and_the_rest_flows() {
     let mut world = backlog(20, 3_000);
-    let before = frames(&world.store);
-    let all: BTreeSet<u64> = before.iter().flatten().copied().collect();
+    let all = ids(&frames(&world.store));
     let (name, length) = world.store.files()[1].clone();
     world
         .store
@@ -94,6 +94,29 @@ fn a_file_cut_short_is_counted_once_and_the_rest_flows() {
     let lost = all.difference(&there(&world)).count() as u64;
     assert_eq!(lost, counted);
     assert!(world.metrics.count(Counter::Damages) >= 2, "at each start");
+}
+
+/// A start finds it, and so does who reads the frames around it.
+#[test]
+fn a_header_lost_in_the_newest_file_is_counted_once() {
+    let filled = backlog(24, 3_000);
+    let frames = frames(&filled.store);
+    let newest = frames.last().unwrap().0.segment;
+    let here: Vec<_> = frames.iter().filter(|f| f.0.segment == newest).collect();
+    // No file has been used twice.
+    let name = format!("{:08}.seg", newest.0);
+    assert!(here.len() > 2, "{} frames in {name}", here.len());
+    for (at, hit) in &here[..here.len() - 1] {
+        let mut world = backlog(24, 3_000);
+        let header = usize::try_from(at.offset).unwrap();
+        world.store.tamper(&name, |bytes| bytes[header + 9] ^= 1);
+        world.crash(false);
+        world.drain();
+        let place = format!("{name}, the frame at {}", at.offset);
+        let lost = ids(&frames).difference(&there(&world)).copied().collect();
+        assert_eq!(*hit, lost, "{place}");
+        assert_eq!(in_ledger(&world), hit.len() as u64, "{place}");
+    }
 }
 
 #[test]
@@ -159,7 +182,7 @@ fn a_flipped_bit_costs_its_frame_alone_and_the_ledger_says_exactly_what() {
         empty.path(),
         (&filled.metrics, &filled.time),
     );
-    let all: BTreeSet<u64> = frames.iter().flatten().copied().collect();
+    let all = ids(&frames);
     let files = filled.store.files();
     let mut random = Rng::new(23);
     let (mut flips, mut slowest) = (Flips::default(), Duration::ZERO);
@@ -188,7 +211,10 @@ fn a_flipped_bit_costs_its_frame_alone_and_the_ledger_says_exactly_what() {
         }
         flips.hit += 1;
         flips.records_lost += lost.len() as u64;
-        assert!(frames.contains(&lost), "{place}: other than one frame");
+        assert!(
+            frames.iter().any(|(_, ids)| *ids == lost),
+            "{place}: other than one frame"
+        );
         if torn > 0 {
             flips.torn_tail += 1;
         } else {
