@@ -116,9 +116,12 @@ impl Matrix {
     }
 
     /// The same where it may take some time until both have noticed.
+    #[track_caller]
     fn told(&self, words: &str) {
-        for side in self.sides() {
-            wait(words, 90, || (side.said(words) > 0).then_some(()));
+        let end = Instant::now() + Duration::from_secs(90);
+        while self.sides().iter().any(|side| side.said(words) == 0) {
+            self.bit(Instant::now() < end, words);
+            pause(Duration::from_millis(100));
         }
     }
 
