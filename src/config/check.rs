@@ -229,6 +229,9 @@ fn kafka(r: &mut Reader<'_>, gateway_id: &str) -> Kafka {
             r.millis("kafka.retry_backoff_max_ms"),
         ),
         security: security::security(r),
+        dead_letter_after: r
+            .maybe_text("kafka.dead_letter_topic")
+            .map(|_| r.millis("kafka.dead_letter_after_ms")),
         topic_creation: r.raw.has("kafka.topic_creation").then(|| TopicCreation {
             partitions: r.number("kafka.topic_creation.partitions"),
             replication_factor: r.number("kafka.topic_creation.replication_factor"),
@@ -308,6 +311,7 @@ fn spool(r: &mut Reader<'_>) -> Spool {
         on_stalled_full: on_full(&r.text("spool.on_stalled_full")),
         compression_level: r.number("spool.compression_level"),
         quarantine_max_bytes: r.number("spool.quarantine_max_bytes"),
+        dead_letter_topic: r.maybe_text("kafka.dead_letter_topic"),
     }
 }
 

@@ -88,6 +88,8 @@ pub struct Kafka {
     pub retry_backoff: (Duration, Duration),
     /// `[kafka.tls]` and `[kafka.sasl]`: how connections are secured.
     pub security: Security,
+    /// After which time a topic that Kafka refuses has its records dead-lettered; `None`: never.
+    pub dead_letter_after: Option<Duration>,
     /// `[kafka.topic_creation]`; `None`: missing topics are reported, not made.
     pub topic_creation: Option<TopicCreation>,
 }
@@ -228,6 +230,8 @@ pub struct Spool {
     pub compression_level: i32,
     /// Most bytes of quarantined records.
     pub quarantine_max_bytes: u64,
+    /// `kafka.dead_letter_topic`; `None`: sick topics are held, what is rejected goes to quarantine.
+    pub dead_letter_topic: Option<String>,
 }
 
 /// `mode`: when records are written to disk.

@@ -39,6 +39,8 @@ pub enum Counter {
     DroppedQos0,
     /// Messages that no route took.
     Refused,
+    /// Records moved to the dead letter topic.
+    DeadLettered,
     /// Records put into quarantine.
     Quarantined,
     /// Records lost to damage on disk.

@@ -84,6 +84,12 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
     reason(Counter::LostDamaged, "lost_total", "damaged", LOST),
     reason(Counter::LostByKafka, "lost_total", "kafka", LOST),
     plain(
+        Counter::DeadLettered,
+        "dead_lettered_total",
+        "Records moved to kafka.dead_letter_topic; they leave their own topic's stream, and the \
+         ledger has them as `dead_lettered`.",
+    ),
+    plain(
         Counter::Quarantined,
         "quarantined_total",
         "Records that Kafka rejected for good, put into quarantine.",

@@ -91,6 +91,8 @@ pub enum Reason {
     MaybeTwice,
     /// Somebody dropped them.
     ByHand,
+    /// They went to the dead letter topic.
+    DeadLettered,
 }
 
 /// A line of the loss ledger: numbers `first..end` of a stream's run.

@@ -150,6 +150,11 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// out (the stream stays taken until then and is put back); blocks on the disk.
     fn quarantine(&self, stream: StreamId, run: Run, number: u64, cause: &str);
 
+    /// Kafka has refused `stream` for so long, for a reason of its own topic or partition, that its
+    /// records go to the dead letter topic until [`Outlet::appended`] or [`Outlet::stalled`] says
+    /// that it is well again. What is taken stays, and so does what is of unknown fate.
+    fn dead_letter(&self, _stream: StreamId, _cause: &str) {}
+
     /// Streams whose leftovers Kafka must be asked about, oldest run first; of each stream one run
     /// at a time.
     fn unresolved(&self, at_most: usize) -> Vec<Leftover>;

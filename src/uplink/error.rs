@@ -139,6 +139,16 @@ pub fn is_sick(code: i16) -> bool {
     )
 }
 
+/// The topic or partition alone is refused: there is none, no right to it, no leader, too few
+/// replicas.
+#[must_use]
+pub fn is_topics_own(code: i16) -> bool {
+    matches!(
+        code,
+        3 | 5 | 6 | 17 | 56 | 103 | UNKNOWN_TOPIC_ID | TOPIC_AUTHORIZATION_FAILED
+    ) || is_sick(code)
+}
+
 /// We may not read the topic, or the broker cannot tell.
 #[must_use]
 pub fn is_denied(code: i16) -> bool {

@@ -44,6 +44,8 @@ pub(super) struct Limits {
     pub(super) request_bytes_max: usize,
     pub(super) request_timeout: Duration,
     pub(super) backoff: Backoff,
+    /// A stream that Kafka refuses for as long goes to the dead letter topic.
+    pub(super) dead_letter_after: Option<Duration>,
 }
 
 impl Limits {
@@ -56,6 +58,7 @@ impl Limits {
                 first: config.retry_backoff.0,
                 longest: config.retry_backoff.1,
             },
+            dead_letter_after: config.dead_letter_after,
         }
     }
 }
@@ -95,7 +98,7 @@ pub(super) struct Pump<E> {
     start_failures: u32,
     /// No connection was open, and none could be opened since.
     pub(super) lost: bool,
-    up: Option<bool>,
+    pub(super) up: Option<bool>,
     /// When something was acknowledged last, or there was nothing to acknowledge.
     pub(super) progress: Instant,
     /// Failures since the last line in the log.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::{Cause, INVALID_TIMESTAMP, SendError, is_sick};
+use super::error::{Cause, INVALID_TIMESTAMP, SendError, is_sick, is_topics_own};
 use super::pump::{Event, Pump, STALLED_AFTER};
 use super::trouble::{Phase, Why, split};
 use super::{Batch, Door, Engine, Reply, Sent, Stand};
@@ -188,10 +188,33 @@ impl<E: Engine> Pump<E> {
             SendError::Fenced(_) => self.ask_later(batch, Why::Fenced, wait),
             SendError::Denied(_) if !batch.doubtful => {
                 self.hold(stream, self.limits.backoff.longest);
+                self.dead_letter_in_time(stream, &cause);
             }
             _ if batch.doubtful => self.ask_later(batch, Why::Doubt, wait),
-            _ => self.hold(stream, wait),
+            _ => {
+                self.hold(stream, wait);
+                self.dead_letter_in_time(stream, &cause);
+            }
         }
+    }
+
+    /// Has the spool give up on a stream that Kafka has refused for long enough; its records are in
+    /// the spool again.
+    fn dead_letter_in_time(&mut self, stream: StreamId, cause: &Cause) {
+        let since = self.troubles.entry(stream).refused_since;
+        if self.gives_up(since) {
+            self.outlet.dead_letter(stream, &cause.to_string());
+        }
+    }
+
+    /// Whether what is refused since then goes to the dead letter topic; never while Kafka as a
+    /// whole is away.
+    pub(super) fn gives_up(&self, since: Option<Instant>) -> bool {
+        let after = self.limits.dead_letter_after;
+        self.up == Some(true)
+            && after
+                .zip(since)
+                .is_some_and(|(after, since)| since.elapsed() >= after)
     }
 
     /// Counts a stream's failure, tells the spool of one that lasts, and says how long to wait.
@@ -208,6 +231,11 @@ impl<E: Engine> Pump<E> {
         trouble.failures = trouble.failures.saturating_add(1);
         if cause.code.is_some_and(is_sick) {
             trouble.sick = 1;
+        }
+        if cause.code.is_some_and(is_topics_own) {
+            trouble.refused_since.get_or_insert_with(Instant::now);
+        } else {
+            trouble.refused_since = None;
         }
         let since = *trouble.since.get_or_insert_with(Instant::now);
         if !trouble.stalled && since.elapsed() > STALLED_AFTER && self.doors.any_well() {

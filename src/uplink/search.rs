@@ -16,6 +16,8 @@ struct Search {
     failures: u32,
     due: Instant,
     since: Instant,
+    /// Since when the cluster answers, and knows of no leader.
+    refused_since: Option<Instant>,
     /// Partition of each stream that waits for it.
     streams: HashMap<StreamId, i32>,
 }
@@ -47,6 +49,7 @@ impl<E: Engine> Pump<E> {
                 failures: 0,
                 due: now,
                 since: now,
+                refused_since: None,
                 streams: HashMap::new(),
             });
         search.streams.insert(stream, to.partition);
@@ -82,10 +85,16 @@ impl<E: Engine> Pump<E> {
             self.report
                 .failed("cannot look for leaders", &error.cause());
         }
+        let mut refused = Vec::new();
         for topic in topics {
             let Some(search) = self.searches.topics.get_mut(&topic) else {
                 continue;
             };
+            if result.is_ok() {
+                search.refused_since.get_or_insert(now);
+            } else {
+                search.refused_since = None;
+            }
             let long = now.duration_since(search.since) > STALLED_AFTER;
             search.streams.retain(|stream, partition| {
                 let to = TopicPartition {
@@ -101,6 +110,8 @@ impl<E: Engine> Pump<E> {
                 }
                 lost
             });
+            let streams = search.streams.keys().copied();
+            refused.extend(streams.map(|stream| (stream, search.refused_since)));
             search.failures = search.failures.saturating_add(1);
             search.due = now
                 + self
@@ -109,6 +120,12 @@ impl<E: Engine> Pump<E> {
                     .wait(search.failures, self.random.draw());
             if search.streams.is_empty() {
                 self.searches.topics.remove(&topic);
+            }
+        }
+        for (stream, since) in refused {
+            if self.gives_up(since) {
+                let cause = "the topic does not exist, or its partition has no leader";
+                self.outlet.dead_letter(stream, cause);
             }
         }
     }

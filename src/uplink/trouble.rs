@@ -55,6 +55,8 @@ pub(super) struct Trouble {
     pub(super) failures: u32,
     /// Since when it fails.
     pub(super) since: Option<Instant>,
+    /// Since when it fails for a reason of its own topic or partition alone.
+    pub(super) refused_since: Option<Instant>,
     /// 0: well. Else it goes on the slow road, at most so many streams in a request: 1 for one
     /// whose answer said so, more for those of a slow request, halved with each slow one until the
     /// culprit is alone.
@@ -79,6 +81,7 @@ impl Trouble {
             rest: None,
             failures: 0,
             since: None,
+            refused_since: None,
             sick: 0,
             stalled: false,
             why: Why::Doubt,
@@ -99,6 +102,7 @@ impl Trouble {
     pub(super) fn succeeded(&mut self, already_there: bool) -> bool {
         self.failures = 0;
         self.since = None;
+        self.refused_since = None;
         self.why = Why::Doubt;
         self.records_max = self
             .records_max

@@ -96,6 +96,7 @@ fn explains(reason: Reason) -> bool {
         | Reason::Rejected
         | Reason::Damaged
         | Reason::ByHand
+        | Reason::DeadLettered
         | Reason::LostByKafka => true,
     }
 }

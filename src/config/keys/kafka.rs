@@ -126,6 +126,28 @@ pub(super) const KAFKA: Table = Table {
                   radio time in a long outage. Too much: the backlog starts to drain that much \
                   later.",
         },
+        Key {
+            name: "dead_letter_topic",
+            kind: Kind::Topic,
+            default: Default::Absent("sick topics are held, what Kafka rejects goes to quarantine"),
+            doc: "Kafka topic for records that their own cannot take: rejected or too large, or of \
+                  a partition that Kafka has refused for `dead_letter_after_ms`. Headers \
+                  `__connect.errors.topic`, `.partition` and `.exception.message` say what \
+                  happened. What it refuses itself goes to quarantine. A power cut may put a record \
+                  there twice.",
+        },
+        Key {
+            name: "dead_letter_after_ms",
+            kind: Kind::Millis {
+                min: 1_000,
+                max: 7 * 24 * 60 * MINUTE,
+            },
+            default: Default::Is("600_000"),
+            doc: "How long Kafka must have refused a topic's partition (deleted, no right to WRITE, \
+                  no leader, too few replicas), while the cluster answers, before its records go to \
+                  `dead_letter_topic`. Too little: a leader election sends records astray. Too \
+                  much: they fill the disk until then.",
+        },
     ],
 };
 

@@ -115,7 +115,7 @@ impl Spool {
                 }),
             });
         }
-        self.append_as_they_are(&mut batch);
+        self.shared.append_as_they_are(&mut batch);
         if !waiter.wait_for(kept.len() as u64) {
             return Err(HandError::NotSafe);
         }

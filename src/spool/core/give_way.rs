@@ -280,6 +280,7 @@ fn counter_of(reason: Reason) -> Counter {
         Reason::Rejected => Counter::Quarantined,
         Reason::Full => Counter::DroppedFull,
         Reason::ByHand => Counter::DroppedByHand,
+        Reason::DeadLettered => Counter::DeadLettered,
     }
 }
 

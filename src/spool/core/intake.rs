@@ -2,10 +2,10 @@
 
 use super::super::intake::{Incoming, Intake, Refusal, TopicId, TopicOptions};
 use super::super::{PROVISIONAL, StreamId};
-use super::Spool;
 use super::state::State;
 use super::stream::Entry;
 use super::writer::COMPANY_BYTES;
+use super::{Shared, Spool};
 use crate::kafka::partitioner;
 use crate::metrics::Counter;
 use crate::record::Record;
@@ -39,7 +39,7 @@ impl Intake for Spool {
 
     fn append(&self, batch: &mut Vec<Incoming>) {
         self.shared.mark(batch);
-        self.append_as_they_are(batch);
+        self.shared.append_as_they_are(batch);
     }
 
     fn refused(&self, why: Refusal, mqtt_topic: &str, messages: u64) {
@@ -52,14 +52,14 @@ impl Intake for Spool {
     }
 }
 
-impl Spool {
+impl Shared {
     /// Appends records whose times are judged already.
     pub(super) fn append_as_they_are(&self, batch: &mut Vec<Incoming>) {
-        let now_ms = self.shared.now_ms();
-        let config = &self.shared.config;
+        let now_ms = self.now_ms();
+        let config = &self.config;
         let (mut dropped, mut was_clean, mut was_idle) = (0, false, false);
         {
-            let mut state = self.shared.state.lock();
+            let mut state = self.state.lock();
             was_clean |= state.dirty.is_empty();
             was_idle |= state.ready_live.is_empty();
             let was_little = state.fresh_bytes < COMPANY_BYTES;
@@ -75,15 +75,15 @@ impl Spool {
             // too slow.
             let much = was_little && state.fresh_bytes >= COMPANY_BYTES;
             let news = much || !state.writer_hurries;
-            if was_clean || (news && self.shared.in_a_hurry(&state)) {
-                self.shared.poke_writer(&mut state);
+            if was_clean || (news && self.in_a_hurry(&state)) {
+                self.poke_writer(&mut state);
             }
         }
         if was_idle {
-            self.shared.changed.notify_one();
+            self.changed.notify_one();
         }
         if dropped > 0 {
-            self.shared.metrics.add(Counter::DroppedQos0, dropped);
+            self.metrics.add(Counter::DroppedQos0, dropped);
         }
     }
 }

@@ -9,6 +9,7 @@
 //! * `loader`: reads the backlog back, frame by frame, within a bound.
 //! * `recover`: from what lies on disk to a running spool.
 //! * `inspect`, `describe`, `runway`: what tools see. `by_hand`: what they take out.
+//! * `dead_letter`: what goes to the dead letter topic instead.
 //!
 //! # Invariants
 //! - The lock is never held across I/O, and no ticket is settled under it.
@@ -18,6 +19,7 @@
 //!   out.
 
 mod by_hand;
+mod dead_letter;
 mod deal;
 mod describe;
 mod give_way;
@@ -156,6 +158,10 @@ impl Spool {
         let spool = Self {
             shared: Arc::new(shared),
         };
+        // Its partitions and bounds are asked for before they are needed.
+        spool
+            .shared
+            .dead_letter_topic(&mut spool.shared.state.lock());
         spool.spawn("spool-writer", Shared::write_until_stopped)?;
         spool.spawn("spool-loader", Shared::load_until_stopped)?;
         Ok(spool)

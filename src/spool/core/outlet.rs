@@ -97,6 +97,7 @@ impl Outlet for Spool {
         stream.offset = offset.or(stream.offset);
         // Where one record went others go too.
         let was_stalled = std::mem::take(&mut stream.stalled);
+        stream.dead = None;
         let sent = state.confirm(id, (run, last + 1), &mut due);
         if was_stalled {
             state.seek(id);
@@ -143,6 +144,18 @@ impl Outlet for Spool {
             cause: cause.to_owned(),
         });
         self.shared.poke_writer(&mut state);
+    }
+
+    fn dead_letter(&self, id: StreamId, cause: &str) {
+        if self.shared.config.dead_letter_topic.is_none() {
+            return;
+        }
+        let mut state = self.shared.state.lock();
+        state.give_up(id, Some(cause));
+        state.seek(id);
+        self.shared.poke_writer(&mut state);
+        drop(state);
+        self.shared.loader.notify_one();
     }
 
     fn unresolved(&self, at_most: usize) -> Vec<Leftover> {
@@ -292,6 +305,9 @@ impl Outlet for Spool {
         let Some(stream) = state.stream(id) else {
             return;
         };
+        if !stalled {
+            stream.dead = None;
+        }
         if stream.stalled == stalled {
             return;
         }

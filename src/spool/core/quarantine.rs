@@ -22,6 +22,12 @@ impl Shared {
                 rejected.run,
                 rejected.number,
             );
+            if record
+                .as_ref()
+                .is_some_and(|record| self.begin_rejected(&rejected, record))
+            {
+                continue;
+            }
             let kept = record.is_some_and(|record| self.keep(&rejected, record));
             let number = rejected.number;
             let dropped = kept

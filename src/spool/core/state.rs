@@ -10,6 +10,7 @@ use super::super::intake::{Refusal, Settle, Ticket, TopicOptions};
 use super::super::log::{self, FramePos, SegmentId};
 use super::super::{PROVISIONAL, Run, StreamId, TopicId, TopicPartition};
 use super::by_hand::Job;
+use super::dead_letter::Move;
 use super::lanes::Replay;
 use super::stream::{Entry, Folded, Span, Stream};
 use super::time::Anchors;
@@ -142,6 +143,10 @@ pub(super) struct State {
     pub to_quarantine: Vec<Rejected>,
     /// What a person wants dropped.
     pub by_hand: Vec<Job>,
+    /// Streams whose records go to the dead letter topic; some may be well again.
+    pub dead: Vec<StreamId>,
+    /// What is on its way there.
+    pub moves: Vec<Move>,
     /// Topics whose provisional stream may be dealt.
     pub to_deal: Vec<TopicId>,
     /// Refusals not yet in the ledger.
@@ -193,6 +198,8 @@ impl State {
             to_expire: Vec::new(),
             to_quarantine: Vec::new(),
             by_hand: Vec::new(),
+            dead: Vec::new(),
+            moves: Vec::new(),
             to_deal: Vec::new(),
             refused: HashMap::new(),
             cursors_moved: Vec::new(),
@@ -411,7 +418,8 @@ impl State {
     /// Frees memory of a stream that cannot be sent, but for what is taken, or one record to try it
     /// with: others need the memory. The loader brings the rest back when it can be sent.
     pub fn keep_probe(&mut self, id: StreamId) {
-        self.keep_cold(id, 1);
+        let few = self.stream(id).map_or(1, |stream| stream.probe());
+        self.keep_cold(id, few);
         self.evict_hot(id);
     }
 

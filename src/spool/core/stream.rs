@@ -12,9 +12,11 @@
 //! - While records are taken they stay at the front of `cold` or `hot`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::super::log::SegmentId;
 use super::super::{Run, StreamId, Ticket, TopicId, TopicPartition};
+use super::dead_letter::MOVE_RECORDS;
 use crate::record::Record;
 
 /// A place in a stream: runs come one after the other, numbers within them.
@@ -170,6 +172,8 @@ pub(super) struct Stream {
     pub blind: bool,
     /// Set while the uplink cannot send it though it can send others.
     pub stalled: bool,
+    /// Why its records go to the dead letter topic, while they do.
+    pub dead: Option<Arc<str>>,
     /// Set while it holds more of the disk than a stalled stream may.
     pub refusing: bool,
     /// Set while the writer thread has work to do on it before it may be taken: expiry, quarantine.
@@ -208,6 +212,7 @@ impl Stream {
             holes: Vec::new(),
             blind: false,
             stalled: false,
+            dead: None,
             refusing: false,
             held: false,
             ready: false,
@@ -233,7 +238,15 @@ impl Stream {
 
     /// It cannot be sent, and has in memory what it is tried with: no more of it is read back.
     pub fn has_probe(&self) -> bool {
-        self.stalled && !self.cold.is_empty()
+        self.stalled && self.cold.len() >= self.probe()
+    }
+
+    /// How many records of it are kept in memory while it cannot be sent.
+    pub fn probe(&self) -> usize {
+        match self.dead {
+            Some(_) => MOVE_RECORDS,
+            None => 1,
+        }
     }
 
     /// Whether a record can be handed out now.

@@ -51,6 +51,7 @@ fn config() -> checked::Spool {
         on_stalled_full: OnFull::Refuse,
         compression_level: 1,
         quarantine_max_bytes: 1 << 20,
+        dead_letter_topic: None,
     }
 }
 

@@ -61,15 +61,18 @@ impl Shared {
     /// Does everything that is due.
     pub(super) fn write_step(&self, clock: &mut Clock, stopping: bool) {
         self.give_back_segments();
+        self.finish_moves();
         self.quarantine_rejected();
         self.expire_heads();
         self.do_by_hand();
+        self.begin_moves();
         self.deal_topics();
         let now_ms = self.now_ms();
         if stopping || self.commit_is_due(clock, now_ms) {
             clock.committed_ms = now_ms;
             let ok = self.commit(stopping);
             clock.failed_ms = (!ok).then_some(now_ms);
+            self.finish_moves();
         }
         if stopping || now_ms >= clock.stored_ms + STORE_INTERVAL_MS {
             clock.stored_ms = now_ms;
@@ -107,7 +110,8 @@ impl Shared {
             || state.has_backlog();
         let store_at = store.then_some(clock.stored_ms + STORE_INTERVAL_MS);
         let commit_at = (!state.dirty.is_empty()).then(|| self.next_commit_ms(state, clock));
-        store_at.into_iter().chain(commit_at).min()
+        let moves_at = state.look_at_moves_ms(self.now_ms());
+        [store_at, commit_at, moves_at].into_iter().flatten().min()
     }
 
     /// When the next group commit may start.

@@ -30,6 +30,7 @@ pub fn config(kafka: &Kafka) -> checked::Kafka {
         request_bytes_max: 1 << 20,
         retry_backoff: (Duration::from_millis(100), Duration::from_secs(2)),
         security: Default::default(),
+        dead_letter_after: None,
         topic_creation: None,
     }
 }
