@@ -101,6 +101,14 @@ fn kafka(config: &Config, found: &mut Found<'_>) {
             format!("write at most {}", ms(longest)),
         );
     }
+    let after = "kafka.dead_letter_after_ms";
+    if kafka.dead_letter_after.is_none() && found.raw.has(after) {
+        found.refuse(
+            after,
+            "found without dead_letter_topic".to_owned(),
+            "write kafka.dead_letter_topic too, or leave it out",
+        );
+    }
     if let Some(creation) = &kafka.topic_creation {
         let numbers = [
             ("partitions", creation.partitions),

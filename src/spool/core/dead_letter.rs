@@ -71,7 +71,7 @@ impl Shared {
             let turn = MOVES_MAX.min(ids.len());
             ids.rotate_left(turn);
             for id in ids.iter().rev().take(turn) {
-                if !self.may_move(&state, topic) {
+                if state.moves.len() >= MOVES_MAX || !self.may_move(&state, topic) {
                     break;
                 }
                 self.begin(&mut state, *id, topic, &mut batch);
@@ -85,8 +85,7 @@ impl Shared {
     /// everything where it is.
     fn may_move(&self, state: &State, topic: TopicId) -> bool {
         let sick = |s: &Stream| s.topic == topic && (s.stalled || s.refusing);
-        state.moves.len() < MOVES_MAX
-            && !state.full
+        !state.full
             && state.hot_bytes < self.config.memory_max_bytes
             && !state.streams.iter().any(sick)
     }

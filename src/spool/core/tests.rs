@@ -3,6 +3,7 @@
 //! hand, from a seed.
 
 mod damage;
+mod dead_letter;
 mod lanes;
 mod time;
 
