@@ -16,6 +16,7 @@ pub mod kafka;
 pub mod metrics;
 
 pub mod backoff;
+pub mod board;
 pub mod clock;
 pub mod log;
 pub mod notify;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// `main.rs` and `lib.rs` only join them.
 const LAYERS: &[&[&str]] = &[
     &[
-        "record", "metrics", "log", "backoff", "secret", "clock", "notify",
+        "record", "metrics", "log", "backoff", "secret", "clock", "notify", "board",
     ],
     &["kafka"],
     &["config"],
