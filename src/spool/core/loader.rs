@@ -45,6 +45,7 @@ impl Shared {
     /// The thread's life.
     pub(super) fn load_until_stopped(&self) {
         loop {
+            self.rounds.loader.answer();
             let next = {
                 let mut state = self.state.lock();
                 if state.stopping {
