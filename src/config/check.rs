@@ -229,9 +229,10 @@ fn kafka(r: &mut Reader<'_>, gateway_id: &str) -> Kafka {
             r.millis("kafka.retry_backoff_max_ms"),
         ),
         security: security::security(r),
-        dead_letter_after: r
-            .maybe_text("kafka.dead_letter_topic")
-            .map(|_| r.millis("kafka.dead_letter_after_ms")),
+        dead_letter_after: {
+            let after = r.millis("kafka.dead_letter_after_ms");
+            r.maybe_text("kafka.dead_letter_topic").map(|_| after)
+        },
         topic_creation: r.raw.has("kafka.topic_creation").then(|| TopicCreation {
             partitions: r.number("kafka.topic_creation.partitions"),
             replication_factor: r.number("kafka.topic_creation.replication_factor"),
