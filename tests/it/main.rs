@@ -29,6 +29,7 @@ mod tools;
 mod at_least_once;
 mod check;
 
+mod dead_letter;
 mod dependencies;
 mod device;
 mod tidy;
