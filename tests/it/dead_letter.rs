@@ -69,7 +69,7 @@ fn records_of_a_topic_that_is_gone_go_to_the_dead_letter_topic() {
     gateway.wait_drained(60);
     assert_eq!(gateway.metrics().of("dead_lettered_total"), moved);
     // What came before it was found again may be on the other topic.
-    let all = [&ledgers[0].1, &ledger];
+    let all = [ledgers[0].1.as_path(), &ledger];
     let verdict = oracle::check(&kafka, &all, "--pattern sick|dead");
     eprintln!("again: {verdict}");
     assert_eq!((verdict.missing, verdict.unknown, verdict.twice), (0, 0, 0));
