@@ -158,6 +158,10 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// that it is well again. What is taken stays, and so does what is of unknown fate.
     fn dead_letter(&self, _stream: StreamId, _cause: &str) {}
 
+    /// As [`Outlet::dead_letter`], for records of a topic that Kafka has not known for so long, or
+    /// does not let us see, until [`Outlet::topic_facts`] says that it is there.
+    fn dead_letter_unknown(&self, _topic: TopicId, _cause: &str) {}
+
     /// Streams whose leftovers Kafka must be asked about, oldest run first; of each stream one run
     /// at a time.
     fn unresolved(&self, at_most: usize) -> Vec<Leftover>;

@@ -223,16 +223,10 @@ pub fn spawn(
 ) -> JoinHandle<()> {
     let client = client(config);
     let limits = pump::Limits::new(config);
-    let creation = config.topic_creation.clone();
     let nudge = Arc::new(tokio::sync::Notify::new());
     let (to, told) = (Arc::clone(&outlet), Arc::clone(&metrics));
-    let topics = topics::Topics::new(
-        client.clone(),
-        Arc::clone(&outlet),
-        creation,
-        limits.backoff,
-    )
-    .run(Arc::clone(&nudge), shutdown.clone());
+    let topics = topics::Topics::new(client.clone(), Arc::clone(&outlet), config, limits.backoff)
+        .run(Arc::clone(&nudge), shutdown.clone());
     match config.delivery {
         #[cfg(feature = "rskafka")]
         Delivery::AtLeastOnce => {

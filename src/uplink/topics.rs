@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{Backoff, Random};
-use crate::config::checked::TopicCreation;
+use crate::config::checked::{Kafka, TopicCreation};
 use crate::kafka::client::{Client, CreateOutcome, Error, TopicLimits, TopicMetadata};
 use crate::spool::outlet::TopicFacts;
 use crate::spool::{Outlet, TopicId};
@@ -47,6 +47,8 @@ struct Known {
 struct Missing {
     failures: u32,
     due: Option<Instant>,
+    /// Since when Kafka answers, and says so.
+    since: Option<Instant>,
     /// When, and for which cause.
     reported: Option<(Instant, Cause)>,
 }
@@ -56,6 +58,8 @@ pub(super) struct Topics {
     client: Client,
     outlet: Arc<dyn Outlet>,
     creation: Option<TopicCreation>,
+    /// When records of a topic that is not there go to the dead letter topic.
+    dead_letter_after: Option<Duration>,
     backoff: Backoff,
     random: Random,
     known: HashMap<Arc<str>, Known>,
@@ -69,13 +73,14 @@ impl Topics {
     pub(super) fn new(
         client: Client,
         outlet: Arc<dyn Outlet>,
-        creation: Option<TopicCreation>,
+        config: &Kafka,
         backoff: Backoff,
     ) -> Self {
         Self {
             client,
             outlet,
-            creation,
+            creation: config.topic_creation.clone(),
+            dead_letter_after: config.dead_letter_after,
             backoff,
             random: Random::new(),
             known: HashMap::new(),
@@ -127,6 +132,9 @@ impl Topics {
                     let failures = self.away.0.saturating_add(1);
                     let wait = self.backoff.wait(failures, self.random.draw());
                     self.away = (failures, Some(Instant::now() + wait));
+                    for missing in self.missing.values_mut() {
+                        missing.since = None;
+                    }
                     return;
                 }
             }
@@ -139,7 +147,7 @@ impl Topics {
             if metadata.code == 0 && !metadata.leaders.is_empty() {
                 self.learn(*id, name, metadata.leaders.len());
             } else {
-                self.absent(name, metadata.code).await;
+                self.absent(*id, name, metadata.code).await;
             }
         }
     }
@@ -164,7 +172,7 @@ impl Topics {
     }
 
     /// Makes the topic if that is wanted; else reports it, seldom.
-    async fn absent(&mut self, name: &Arc<str>, code: i16) {
+    async fn absent(&mut self, id: TopicId, name: &Arc<str>, code: i16) {
         // Who may not describe a topic is not told whether it is there.
         let denied = code == TOPIC_AUTHORIZATION_FAILED;
         let words = denied.then_some("no right to DESCRIBE it, which WRITE brings along");
@@ -196,6 +204,13 @@ impl Topics {
         missing.failures = missing.failures.saturating_add(1);
         let now = Instant::now();
         missing.due = Some(now + self.backoff.wait(missing.failures, self.random.draw()));
+        let since = *missing.since.get_or_insert(now);
+        if self
+            .dead_letter_after
+            .is_some_and(|after| now - since >= after)
+        {
+            self.outlet.dead_letter_unknown(id, &cause.to_string());
+        }
         let reported = missing.reported.as_ref();
         let said = reported.is_some_and(|(at, of)| *of == cause && now - *at < REPORT_EVERY);
         if cause.text != "just created" && !said {

@@ -81,11 +81,16 @@ impl Shared {
         self.append_as_they_are(&mut batch);
     }
 
-    /// Whether the dead letter topic can take more: a sick one, a full spool or short memory leave
-    /// everything where it is.
+    /// Whether the dead letter topic can take more: one that is sick or not there, a full spool or
+    /// short memory leave everything where it is.
     fn may_move(&self, state: &State, topic: TopicId) -> bool {
         let sick = |s: &Stream| s.topic == topic && (s.stalled || s.refusing);
-        !state.full
+        let known = state
+            .topics
+            .get(topic.0 as usize)
+            .is_some_and(|it| it.partitions > 0);
+        known
+            && !state.full
             && state.hot_bytes < self.config.memory_max_bytes
             && !state.streams.iter().any(sick)
     }
@@ -98,7 +103,11 @@ impl Shared {
         let Some(cause) = stream.dead.clone().filter(|_| stream.topic != topic) else {
             return;
         };
-        if !stream.can_be_taken(current) {
+        let may_be_dealt = state
+            .failed_deal
+            .as_ref()
+            .is_some_and(|deal| deal.is_of(id));
+        if may_be_dealt || !stream.can_be_moved(current) {
             return;
         }
         let queue = if stream.cold.is_empty() {
@@ -220,12 +229,12 @@ impl Shared {
 
 impl State {
     /// A topic is given up on until it is well again, or no more.
-    pub fn give_up(&mut self, id: StreamId, cause: Option<&str>) {
+    pub fn give_up(&mut self, id: StreamId, cause: &str) {
         let Some(stream) = self.streams.get_mut(id.0 as usize) else {
             return;
         };
-        stream.dead = cause.map(Into::into);
-        if cause.is_some() && !self.dead.contains(&id) {
+        stream.dead = Some(cause.into());
+        if !self.dead.contains(&id) {
             self.dead.push(id);
         }
     }
@@ -237,20 +246,25 @@ impl State {
     }
 }
 
-/// The record with headers that say where it was to go, and why it did not. They stand before its
-/// own, whose last one may say that its time is not to be believed.
+/// The record with headers that say where it was to go (without a partition when that was not
+/// decided yet), and why it did not. They stand before its own, whose last one may say that its time
+/// is not to be believed.
 fn explained(record: &Record, topic: &str, partition: i32, cause: &str) -> Record {
     let at = usize::try_from(record.headers_at).unwrap_or(usize::MAX);
     let (before, own) = record.body.split_at_checked(at).unwrap_or_default();
-    let partition = Digits::new(u64::from(partition.unsigned_abs()));
-    let headers: [(&str, &[u8]); 3] = [
-        ("__connect.errors.topic", topic.as_bytes()),
-        ("__connect.errors.partition", partition.text()),
-        ("__connect.errors.exception.message", cause.as_bytes()),
+    let number = u64::try_from(partition).ok().map(Digits::new);
+    let partition = number
+        .as_ref()
+        .map(|number| ("__connect.errors.partition", number.text()));
+    let headers: [Option<(&str, &[u8])>; 3] = [
+        Some(("__connect.errors.topic", topic.as_bytes())),
+        partition,
+        Some(("__connect.errors.exception.message", cause.as_bytes())),
     ];
+    let added = if partition.is_some() { 3 } else { 2 };
     let mut body = Vec::with_capacity(record.body.len() + 128 + topic.len() + cause.len());
     body.extend_from_slice(before);
-    for (name, value) in headers {
+    for (name, value) in headers.into_iter().flatten() {
         put(&mut body, Some(name.as_bytes()));
         put(&mut body, Some(value));
     }
@@ -258,7 +272,7 @@ fn explained(record: &Record, topic: &str, partition: i32, cause: &str) -> Recor
     Record {
         timestamp_ms: record.timestamp_ms,
         headers_at: record.headers_at,
-        header_count: record.header_count.saturating_add(3),
+        header_count: record.header_count.saturating_add(added),
         body: body.into(),
     }
 }

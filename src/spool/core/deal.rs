@@ -7,7 +7,7 @@
 //! stream's cursor, so after a power cut a record is in one place or in the other, never in both
 //! and never in neither.
 
-use super::super::log::{self, FrameDraft, SectionDraft};
+use super::super::log::{self, AppendError, FrameDraft, SectionDraft};
 use super::super::{Run, StreamId, TopicId};
 use super::Shared;
 use super::intake::partition_of;
@@ -16,65 +16,96 @@ use super::stream::{Entry, Stream};
 use super::writer::Draft;
 use crate::record::Record;
 
+/// Provisional records with their new numbers, as one frame.
+#[derive(Debug)]
+pub(super) struct Deal {
+    topic: TopicId,
+    provisional: StreamId,
+    draft: Draft,
+}
+
+impl Deal {
+    pub fn is_of(&self, provisional: StreamId) -> bool {
+        self.provisional == provisional
+    }
+}
+
 impl Shared {
     /// Deals what can be dealt; a topic that must still wait is looked at again when it has drained
     /// further.
     pub(super) fn deal_topics(&self) {
+        let failed = self.state.lock().failed_deal.take();
+        if let Some(deal) = failed
+            && !self.write_deal(deal, true)
+        {
+            return;
+        }
         let topics = std::mem::take(&mut self.state.lock().to_deal);
-        for topic in topics {
+        let mut topics = topics.into_iter();
+        for topic in topics.by_ref() {
             while self.deal_from_disk(topic) {}
+            if self.state.lock().failed_deal.is_some() {
+                break;
+            }
             self.deal_from_memory(topic);
         }
+        let mut state = self.state.lock();
+        topics.for_each(|topic| state.deal_later(topic));
     }
 
     /// Deals provisional records that are, or may be, on disk, one frame; gives true when there was
     /// one.
     fn deal_from_disk(&self, topic: TopicId) -> bool {
-        let Some((provisional, drafts)) = self.draft_deal(topic) else {
-            return false;
-        };
-        let mut dealt = false;
-        for draft in drafts {
-            if !self.write(&draft) {
-                // Nothing else takes numbers of these streams while their topic is dealt.
-                let mut state = self.state.lock();
-                for section in &draft.frame.sections {
+        self.draft_deal(topic)
+            .is_some_and(|deal| self.write_deal(deal, false))
+    }
+
+    /// Writes a deal. One that failed may be found whole by a later start, so no other records may
+    /// have its numbers: it is written again as it is before anything else is dealt.
+    fn write_deal(&self, deal: Deal, again: bool) -> bool {
+        let (topic, provisional) = (deal.topic, deal.provisional);
+        if let Err(error) = self.try_write(&deal.draft) {
+            let mut state = self.state.lock();
+            if again || !matches!(error, AppendError::Full { .. }) {
+                state.failed_deal = Some(deal);
+            } else {
+                // Nothing was written, and nothing else takes numbers of these streams meanwhile.
+                for section in &deal.draft.frame.sections {
                     if let Some(stream) = state.stream(section.stream) {
                         stream.next = section.first;
                     }
                 }
-                // What was dealt needs the memory that the rest takes, to be sent and make room.
-                state.evict_cold(provisional);
-                if let Some(topic) = state.topic(topic) {
-                    topic.short = true;
-                }
-                state.deal_later(topic);
-                drop(state);
-                self.loader.notify_one();
-                return false;
             }
-            let mut due = Due::default();
-            let mut state = self.state.lock();
+            // What was dealt needs the memory that the rest takes, to be sent and make room.
+            state.evict_cold(provisional);
             if let Some(topic) = state.topic(topic) {
-                topic.short = false;
+                topic.short = true;
             }
-            if let Some(to) = cursor_of(&draft, provisional) {
-                state.confirm(provisional, to, &mut due);
-            }
-            for section in &draft.frame.sections {
-                state.seek(section.stream);
-                state.offer(section.stream);
-            }
+            state.deal_later(topic);
             drop(state);
-            self.settle(due);
             self.loader.notify_one();
-            self.changed.notify_one();
-            dealt = true;
+            return false;
         }
-        dealt
+        let mut due = Due::default();
+        let mut state = self.state.lock();
+        if let Some(topic) = state.topic(topic) {
+            topic.short = false;
+        }
+        if let Some(to) = cursor_of(&deal.draft, provisional) {
+            state.confirm(provisional, to, &mut due);
+        }
+        for section in &deal.draft.frame.sections {
+            state.seek(section.stream);
+            state.offer(section.stream);
+        }
+        drop(state);
+        self.settle(due);
+        self.loader.notify_one();
+        self.changed.notify_one();
+        true
     }
 
-    fn draft_deal(&self, id: TopicId) -> Option<(StreamId, Vec<Draft>)> {
+    fn draft_deal(&self, id: TopicId) -> Option<Deal> {
         let mut state = self.state.lock();
         let state = &mut *state;
         let provisional = ready_to_deal(state, id)?;
@@ -121,15 +152,17 @@ impl Shared {
             controls: vec![cursor],
             sections,
         };
-        Some((
+        let draft = Draft {
+            lane,
+            frame,
+            bytes,
+            makes_room: true,
+        };
+        Some(Deal {
+            topic: id,
             provisional,
-            vec![Draft {
-                lane,
-                frame,
-                bytes,
-                makes_room: true,
-            }],
-        ))
+            draft,
+        })
     }
 
     /// Deals the provisional records that were never written, with those who wait for them; then
@@ -251,7 +284,10 @@ fn ready_to_deal(state: &mut State, id: TopicId) -> Option<StreamId> {
     if !older_are_drained(state, id) {
         return None;
     }
-    state.topic(id)?.provisional
+    let provisional = state.topic(id)?.provisional?;
+    // Some may be on their way to the dead letter topic.
+    let held = state.stream(provisional)?.held;
+    (!held).then_some(provisional)
 }
 
 /// Whether all that was numbered by an older partition count is in Kafka. What was dealt since

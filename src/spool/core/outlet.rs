@@ -155,11 +155,23 @@ impl Outlet for Spool {
             return;
         }
         let mut state = self.shared.state.lock();
-        state.give_up(id, Some(cause));
+        state.give_up(id, cause);
         state.seek(id);
         self.shared.poke_writer(&mut state);
         drop(state);
         self.shared.loader.notify_one();
+    }
+
+    fn dead_letter_unknown(&self, topic: TopicId, cause: &str) {
+        let provisional = self
+            .shared
+            .state
+            .lock()
+            .topic(topic)
+            .and_then(|t| t.provisional);
+        if let Some(provisional) = provisional {
+            self.dead_letter(provisional, cause);
+        }
     }
 
     fn unresolved(&self, at_most: usize) -> Vec<Leftover> {
@@ -273,6 +285,10 @@ impl Outlet for Spool {
 
     fn topic_facts(&self, id: TopicId, facts: TopicFacts) {
         let mut state = self.shared.state.lock();
+        let provisional = state.topic(id).and_then(|topic| topic.provisional);
+        if let Some(stream) = provisional.and_then(|it| state.stream(it)) {
+            stream.dead = None;
+        }
         let Some(topic) = state.topic(id) else { return };
         topic.asked = true;
         if let Some(bytes) = facts.message_bytes_max {

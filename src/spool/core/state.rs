@@ -11,6 +11,7 @@ use super::super::log::{self, FramePos, SegmentId};
 use super::super::{PROVISIONAL, Run, StreamId, TopicId, TopicPartition};
 use super::by_hand::Job;
 use super::dead_letter::Move;
+use super::deal::Deal;
 use super::lanes::Replay;
 use super::stream::{Entry, Folded, Span, Stream};
 use super::time::Anchors;
@@ -149,6 +150,8 @@ pub(super) struct State {
     pub moves: Vec<Move>,
     /// Topics whose provisional stream may be dealt.
     pub to_deal: Vec<TopicId>,
+    /// A deal that the disk failed.
+    pub failed_deal: Option<Deal>,
     /// Refusals not yet in the ledger.
     pub refused: HashMap<(Refusal, String), u64>,
     pub cursors_moved: Vec<StreamId>,
@@ -201,6 +204,7 @@ impl State {
             dead: Vec::new(),
             moves: Vec::new(),
             to_deal: Vec::new(),
+            failed_deal: None,
             refused: HashMap::new(),
             cursors_moved: Vec::new(),
             folded: Vec::new(),

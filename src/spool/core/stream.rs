@@ -251,9 +251,13 @@ impl Stream {
 
     /// Whether a record can be handed out now.
     pub fn can_be_taken(&self, run: Run) -> bool {
+        !self.is_provisional() && self.can_be_moved(run)
+    }
+
+    /// Whether a record can be taken out of the stream now.
+    pub fn can_be_moved(&self, run: Run) -> bool {
         self.taken.is_none()
             && !self.held
-            && !self.is_provisional()
             && self.unresolved.is_empty()
             && (!self.cold.is_empty() || (!self.hot.is_empty() && !self.has_unloaded(run)))
     }

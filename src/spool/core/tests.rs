@@ -482,42 +482,46 @@ fn live(seed: u64, steps: u64, blind: bool) -> World {
     world.priorities = [0, 9, 4, 4];
     world.blind = blind;
     for _ in 0..steps {
-        match world.random.below(21) {
-            0..=5 => {
-                let (topic, key) = (world.random.below(4), world.random.below(6));
-                let size = usize::try_from(world.random.below(200)).unwrap();
-                world.publish(topic, key, size);
-            }
-            6..=8 => {
-                world.write();
-                if world.random.one_in(4) {
-                    world.spool.shared.store();
-                }
-            }
-            9 => world.load(),
-            10..=11 => world.take(),
-            12..=15 => world.answer(),
-            16 => {
-                let up = world.random.one_in(2);
-                world.spool.uplink(up);
-            }
-            17 => world.facts(3),
-            18 => world.resolve(),
-            19 => world.stall(),
-            _ if world.random.one_in(4) => world.crash(false),
-            _ if world.random.one_in(3) => {
-                let at = world.random.below(6);
-                let how = if world.random.one_in(2) {
-                    Fail::Eio
-                } else {
-                    Fail::NoSpace
-                };
-                world.store.fail_in(at, how);
-            }
-            _ => {}
-        }
+        step(&mut world);
     }
     world
+}
+
+fn step(world: &mut World) {
+    match world.random.below(21) {
+        0..=5 => {
+            let (topic, key) = (world.random.below(4), world.random.below(6));
+            let size = usize::try_from(world.random.below(200)).unwrap();
+            world.publish(topic, key, size);
+        }
+        6..=8 => {
+            world.write();
+            if world.random.one_in(4) {
+                world.spool.shared.store();
+            }
+        }
+        9 => world.load(),
+        10..=11 => world.take(),
+        12..=15 => world.answer(),
+        16 => {
+            let up = world.random.one_in(2);
+            world.spool.uplink(up);
+        }
+        17 => world.facts(3),
+        18 => world.resolve(),
+        19 => world.stall(),
+        _ if world.random.one_in(4) => world.crash(false),
+        _ if world.random.one_in(3) => {
+            let at = world.random.below(6);
+            let how = if world.random.one_in(2) {
+                Fail::Eio
+            } else {
+                Fail::NoSpace
+            };
+            world.store.fail_in(at, how);
+        }
+        _ => {}
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ const RETRY_MS: u64 = 500;
 const TICKS_PER_SPILL: u64 = 4;
 
 /// Records of one lane on their way to one frame.
+#[derive(Debug)]
 pub(super) struct Draft {
     pub lane: u8,
     pub frame: FrameDraft,
@@ -183,24 +184,22 @@ impl Shared {
         true
     }
 
-    /// Writes one frame and makes its records safe.
+    /// Writes one frame and makes its records safe; what failed is told.
     pub(super) fn write(&self, draft: &Draft) -> bool {
-        match self.append(draft) {
-            Ok(appended) => {
-                let mut due = Due::default();
-                let mut state = self.state.lock();
-                state.full = false;
-                self.apply(&mut state, draft, &appended, &mut due);
-                drop(state);
-                self.loader.notify_one();
-                self.settle(due);
-                true
-            }
-            Err(error) => {
-                self.report(&error);
-                false
-            }
-        }
+        self.try_write(draft).is_ok()
+    }
+
+    /// As [`Shared::write`], and says why it failed.
+    pub(super) fn try_write(&self, draft: &Draft) -> Result<(), AppendError> {
+        let appended = self.append(draft).inspect_err(|error| self.report(error))?;
+        let mut due = Due::default();
+        let mut state = self.state.lock();
+        state.full = false;
+        self.apply(&mut state, draft, &appended, &mut due);
+        drop(state);
+        self.loader.notify_one();
+        self.settle(due);
+        Ok(())
     }
 
     /// Appends a frame, making room by the policy when there is none.
