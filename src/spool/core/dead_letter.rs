@@ -129,13 +129,12 @@ impl Shared {
         };
         let entries = queue.iter().take(MOVE_RECORDS).take_while(|e| fits(e));
         let all: Vec<_> = entries.map(|e| (e.number, e.record.clone())).collect();
-        self.start_move(state, (id, run), (&all, &cause), topic, batch);
+        batch.extend(self.start_move(state, (id, run), (&all, &cause), topic));
     }
 
     /// Has a record that Kafka rejects go there, if it can; gives false when it cannot.
     pub(super) fn begin_rejected(&self, rejected: &Rejected, record: &Record) -> bool {
-        let mut batch = Vec::new();
-        {
+        let mut batch = {
             let mut state = self.state.lock();
             let id = rejected.stream;
             let Some(topic) = self.dead_letter_topic(&mut state) else {
@@ -147,8 +146,8 @@ impl Shared {
             }
             let all = [(rejected.number, record.clone())];
             let what = (&all[..], rejected.cause.as_str());
-            self.start_move(&mut state, (id, rejected.run), what, topic, &mut batch);
-        }
+            self.start_move(&mut state, (id, rejected.run), what, topic)
+        };
         tracing::warn!(cause = %rejected.cause, "a record goes to the dead letter topic");
         self.append_as_they_are(&mut batch);
         true
@@ -160,10 +159,10 @@ impl Shared {
         (id, run): (StreamId, Run),
         (all, cause): (&[(u64, Record)], &str),
         topic: TopicId,
-        batch: &mut Vec<Incoming>,
-    ) {
+    ) -> Vec<Incoming> {
+        let mut batch = Vec::with_capacity(all.len());
         let Some(to) = state.streams.get(id.0 as usize).map(|s| s.to.clone()) else {
-            return;
+            return batch;
         };
         let safe = Arc::new(Safe::default());
         let mut ranges: Vec<(u64, u64)> = Vec::new();
@@ -193,6 +192,7 @@ impl Shared {
             count,
             safe,
         });
+        batch
     }
 
     /// On the writer thread: takes what is safe on the dead letter topic out of its own stream.

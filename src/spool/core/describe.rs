@@ -72,7 +72,9 @@ pub(super) fn describe_stream(
 }
 
 fn held(state: &State, stream: &Stream) -> Option<&'static str> {
-    if stream.is_provisional() {
+    if stream.dead.is_some() {
+        Some("given up on: its records go to the dead letter topic")
+    } else if stream.is_provisional() {
         Some("the topic's partitions are not known yet")
     } else if stream.stalled {
         Some("stalled: Kafka takes others, but not this")
