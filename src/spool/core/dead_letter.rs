@@ -12,6 +12,7 @@ use super::super::intake::{Incoming, Settle, Ticket, TopicId, TopicOptions};
 use super::super::meta::Reason;
 use super::super::{Run, StreamId};
 use super::Shared;
+use super::deal::are_partitions_drained;
 use super::intake::RECORD_BYTES_MAX;
 use super::state::{Rejected, State};
 use super::stream::{Entry, Stream};
@@ -103,11 +104,7 @@ impl Shared {
         let Some(cause) = stream.dead.clone().filter(|_| stream.topic != topic) else {
             return;
         };
-        let may_be_dealt = state
-            .failed_deal
-            .as_ref()
-            .is_some_and(|deal| deal.is_of(id));
-        if may_be_dealt || !stream.can_be_moved(current) {
+        if !stream.can_be_moved(current) || !may_leave(state, stream) {
             return;
         }
         let queue = if stream.cold.is_empty() {
@@ -225,6 +222,16 @@ impl Shared {
         }
         self.state.lock().moves.extend(left);
     }
+}
+
+/// What was dealt goes before what was not, and a deal that failed comes first.
+fn may_leave(state: &State, stream: &Stream) -> bool {
+    let Some(topic) = state.topics.get(stream.topic.0 as usize) else {
+        return false;
+    };
+    let failed = state.failed_deal.as_ref();
+    let may_be_dealt = failed.is_some_and(|deal| deal.is_of(stream.id));
+    !stream.is_provisional() || (!may_be_dealt && are_partitions_drained(state, topic))
 }
 
 impl State {

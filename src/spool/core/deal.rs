@@ -11,7 +11,7 @@ use super::super::log::{self, AppendError, FrameDraft, SectionDraft};
 use super::super::{Run, StreamId, TopicId};
 use super::Shared;
 use super::intake::partition_of;
-use super::state::{Due, State};
+use super::state::{Due, State, Topic};
 use super::stream::{Entry, Stream};
 use super::writer::Draft;
 use crate::record::Record;
@@ -296,11 +296,16 @@ pub(super) fn older_are_drained(state: &State, id: TopicId) -> bool {
     let Some(topic) = state.topics.get(id.0 as usize) else {
         return false;
     };
+    (topic.dealing && !topic.short) || are_partitions_drained(state, topic)
+}
+
+/// Whether nothing is left to send of what was dealt.
+pub(super) fn are_partitions_drained(state: &State, topic: &Topic) -> bool {
     let drained = |id: &StreamId| {
         state
             .streams
             .get(id.0 as usize)
             .is_some_and(|stream| stream.is_drained(state.run))
     };
-    (topic.dealing && !topic.short) || topic.streams.iter().flatten().all(drained)
+    topic.streams.iter().flatten().all(drained)
 }

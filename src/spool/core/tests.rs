@@ -133,6 +133,8 @@ struct World {
     epoch: i16,
     crashes: u64,
     resumed: u64,
+    /// What Kafka has rejected.
+    rejected: HashSet<u64>,
     /// By topic.
     priorities: [u8; 4],
     /// The broker may not be asked where it stands.
@@ -168,6 +170,7 @@ impl World {
             epoch: 0,
             crashes: 0,
             resumed: 0,
+            rejected: HashSet::new(),
             priorities: [0; 4],
             blind: false,
             time,
@@ -263,7 +266,10 @@ impl World {
         match (appended, self.random.below(4)) {
             (false, 0) if !self.blind && self.random.one_in(3) => {
                 let at = self.random.below(taken.numbers.len() as u64);
-                let number = taken.numbers[usize::try_from(at).unwrap()];
+                let at = usize::try_from(at).unwrap();
+                let number = taken.numbers[at];
+                let value = taken.records[at].value().unwrap().unwrap();
+                self.rejected.insert(id_of(value));
                 self.spool
                     .quarantine(taken.stream, taken.run, number, "rejected");
             }
