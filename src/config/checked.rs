@@ -230,7 +230,7 @@ pub struct Spool {
     pub compression_level: i32,
     /// Most bytes of quarantined records.
     pub quarantine_max_bytes: u64,
-    /// `kafka.dead_letter_topic`; `None`: sick topics are held, what is rejected goes to quarantine.
+    /// `kafka.dead_letter_topic`; `None`: sick topics are held, rejected records go to quarantine.
     pub dead_letter_topic: Option<String>,
 }
 

@@ -130,11 +130,11 @@ pub(super) const KAFKA: Table = Table {
             name: "dead_letter_topic",
             kind: Kind::Topic,
             default: Default::Absent("sick topics are held, what Kafka rejects goes to quarantine"),
-            doc: "Kafka topic for records that their own cannot take: rejected or too large, or of \
-                  a partition that Kafka has refused for `dead_letter_after_ms`. Headers \
-                  `__connect.errors.topic`, `.partition` and `.exception.message` say what \
-                  happened. What it refuses itself goes to quarantine. A power cut may put a record \
-                  there twice.",
+            doc: "Kafka topic for records that their own cannot take: rejected or too large, of a \
+                  partition that Kafka has refused for `dead_letter_after_ms`, or of a topic that \
+                  was not there for so long. Headers `__connect.errors.topic`, `.partition` and \
+                  `.exception.message` say what happened. What it rejects itself goes to \
+                  quarantine. A power cut may put a record there twice.",
         },
         Key {
             name: "dead_letter_after_ms",
@@ -143,10 +143,10 @@ pub(super) const KAFKA: Table = Table {
                 max: 7 * 24 * 60 * MINUTE,
             },
             default: Default::Is("600_000"),
-            doc: "How long Kafka must have refused a topic's partition (deleted, no right to WRITE, \
-                  no leader, too few replicas), while the cluster answers, before its records go to \
-                  `dead_letter_topic`. Too little: a leader election sends records astray. Too \
-                  much: they fill the disk until then.",
+            doc: "How long Kafka must have refused a topic's partition (deleted, no right to \
+                  WRITE, no leader, too few replicas), while the cluster answers, before its \
+                  records go to `dead_letter_topic`. Too little: a leader election sends records \
+                  astray. Too much: they fill the disk until then.",
         },
     ],
 };

@@ -254,8 +254,8 @@ impl State {
 }
 
 /// The record with headers that say where it was to go (without a partition when that was not
-/// decided yet), and why it did not. They stand before its own, whose last one may say that its time
-/// is not to be believed.
+/// decided yet), and why it did not. They stand before its own, whose last one may say that its
+/// time is not to be believed.
 fn explained(record: &Record, topic: &str, partition: i32, cause: &str) -> Record {
     let at = usize::try_from(record.headers_at).unwrap_or(usize::MAX);
     let (before, own) = record.body.split_at_checked(at).unwrap_or_default();
