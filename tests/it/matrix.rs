@@ -285,6 +285,11 @@ fn leader_killed(matrix: &mut Matrix) {
         let before = m.kafka.leaders();
         let node = m.leader().to_string();
         m.kafka.cluster("kill", &[&node]);
+        let short = ["--describe", "--under-min-isr-partitions"];
+        wait("partitions short of replicas", 120, || {
+            let short = m.kafka.tool("topics", &short);
+            (short.contains("exact-g2") && short.contains("loose-g2")).then_some(())
+        });
         m.told("NOT_ENOUGH_REPLICAS");
         for side in m.sides() {
             let (gateway, sent) = (&side.gateway, side.gateway.metrics().of("sent_total"));
