@@ -38,9 +38,9 @@ pub(super) struct Draft {
     pub makes_room: bool,
 }
 
-/// When the writer did what it does in intervals.
+/// When the writer last did what it does in intervals.
 #[derive(Default)]
-pub(super) struct Clock {
+pub(super) struct Done {
     committed_ms: u64,
     stored_ms: u64,
     pub failed_ms: Option<u64>,
@@ -49,11 +49,11 @@ pub(super) struct Clock {
 impl Shared {
     /// The thread's life.
     pub(super) fn write_until_stopped(&self) {
-        let mut clock = Clock::default();
+        let mut done = Done::default();
         loop {
             self.rounds.writer.answer();
-            let stopping = self.wait_for_work(&clock);
-            self.write_step(&mut clock, stopping);
+            let stopping = self.wait_for_work(&done);
+            self.write_step(&mut done, stopping);
             if stopping {
                 return;
             }
@@ -61,7 +61,7 @@ impl Shared {
     }
 
     /// Does everything that is due.
-    pub(super) fn write_step(&self, clock: &mut Clock, stopping: bool) {
+    pub(super) fn write_step(&self, done: &mut Done, stopping: bool) {
         self.give_back_segments();
         self.finish_moves();
         self.quarantine_rejected();
@@ -70,14 +70,14 @@ impl Shared {
         self.begin_moves();
         self.deal_topics();
         let now_ms = self.now_ms();
-        if stopping || self.commit_is_due(clock, now_ms) {
-            clock.committed_ms = now_ms;
+        if stopping || self.commit_is_due(done, now_ms) {
+            done.committed_ms = now_ms;
             let ok = self.commit(stopping);
-            clock.failed_ms = (!ok).then_some(now_ms);
+            done.failed_ms = (!ok).then_some(now_ms);
             self.finish_moves();
         }
-        if stopping || now_ms >= clock.stored_ms + STORE_INTERVAL_MS {
-            clock.stored_ms = now_ms;
+        if stopping || now_ms >= done.stored_ms + STORE_INTERVAL_MS {
+            done.stored_ms = now_ms;
             self.store();
             self.limit_stalled();
             self.copy_forward();
@@ -88,10 +88,10 @@ impl Shared {
     }
 
     /// Sleeps until the next thing is due; gives true when the spool stops.
-    fn wait_for_work(&self, clock: &Clock) -> bool {
+    fn wait_for_work(&self, done: &Done) -> bool {
         let mut state = self.state.lock();
         if !state.stopping && !state.poke {
-            match self.next_due_ms(&state, clock) {
+            match self.next_due_ms(&state, done) {
                 None => self.writer.wait(&mut state),
                 Some(due_ms) => {
                     let wait = due_ms.saturating_sub(self.now_ms()).max(1);
@@ -105,19 +105,19 @@ impl Shared {
         state.stopping
     }
 
-    fn next_due_ms(&self, state: &State, clock: &Clock) -> Option<u64> {
+    fn next_due_ms(&self, state: &State, done: &Done) -> Option<u64> {
         let store = !state.cursors_moved.is_empty()
             || !state.counts_moved.is_empty()
             || !state.refused.is_empty()
             || state.has_backlog();
-        let store_at = store.then_some(clock.stored_ms + STORE_INTERVAL_MS);
-        let commit_at = (!state.dirty.is_empty()).then(|| self.next_commit_ms(state, clock));
+        let store_at = store.then_some(done.stored_ms + STORE_INTERVAL_MS);
+        let commit_at = (!state.dirty.is_empty()).then(|| self.next_commit_ms(state, done));
         let moves_at = state.look_at_moves_ms(self.now_ms());
         [store_at, commit_at, moves_at].into_iter().flatten().min()
     }
 
     /// When the next group commit may start.
-    fn next_commit_ms(&self, state: &State, clock: &Clock) -> u64 {
+    fn next_commit_ms(&self, state: &State, done: &Done) -> u64 {
         // A commit waits a little for company, unless it is large enough without, so that its page
         // is worth writing.
         let interval = millis(self.config.sync_interval);
@@ -127,8 +127,8 @@ impl Shared {
             (true, _) => interval,
             (false, _) => interval.max(tick),
         };
-        let after_failure = clock.failed_ms.map_or(0, |failed| failed + RETRY_MS);
-        (clock.committed_ms + pause).max(after_failure)
+        let after_failure = done.failed_ms.map_or(0, |failed| failed + RETRY_MS);
+        (done.committed_ms + pause).max(after_failure)
     }
 
     /// Whether records are written without waiting for Kafka.
@@ -139,9 +139,9 @@ impl Shared {
             || state.hot_bytes > self.config.memory_max_bytes / 2
     }
 
-    fn commit_is_due(&self, clock: &Clock, now_ms: u64) -> bool {
+    fn commit_is_due(&self, done: &Done, now_ms: u64) -> bool {
         let state = self.state.lock();
-        !state.dirty.is_empty() && now_ms >= self.next_commit_ms(&state, clock)
+        !state.dirty.is_empty() && now_ms >= self.next_commit_ms(&state, done)
     }
 
     /// Most bytes of records in one frame: a frame of what zstd cannot compress must fit into half

@@ -13,7 +13,7 @@ const THEN_MS: i64 = 100_000;
 impl World {
     /// Starts the spool again, by this clock.
     fn by(&mut self, fake: &Fake) {
-        self.time = Arc::new(Time::new(Box::new(fake.clone())));
+        self.time = Arc::new(Clock::new(Box::new(fake.clone())));
         self.crash(false);
     }
 
@@ -208,7 +208,7 @@ fn a_reboot_or_a_lost_index_expires_nothing_of_which_nobody_knows_when_it_came_i
         } else {
             fake.reboots(now, true);
         }
-        world.time = Arc::new(Time::new(Box::new(fake.clone())));
+        world.time = Arc::new(Clock::new(Box::new(fake.clone())));
         world.crash(lose_meta);
         let all = world.hand_out();
         assert_eq!(all.len(), 6);
