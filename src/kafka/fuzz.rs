@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use kafka_protocol::messages::{
     ApiVersionsResponse, CreateTopicsResponse, DescribeConfigsResponse, DescribeProducersResponse,
-    FetchResponse, InitProducerIdResponse, ListOffsetsResponse, MetadataResponse, ProduceResponse,
+    FetchResponse, InitProducerIdResponse, ListOffsetsResponse, MetadataResponse,
+    OffsetForLeaderEpochResponse, ProduceResponse,
 };
 use kafka_protocol::protocol::{Decodable, HeaderVersion};
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ pub fn apis() -> Vec<(i16, std::ops::RangeInclusive<i16>)> {
     ALL.iter().map(spoken).collect()
 }
 
-const ALL: [Api; 9] = [
+const ALL: [Api; 10] = [
     versions::PRODUCE,
     versions::FETCH,
     versions::LIST_OFFSETS,
@@ -30,6 +31,7 @@ const ALL: [Api; 9] = [
     versions::INIT_PRODUCER_ID,
     versions::DESCRIBE_CONFIGS,
     versions::DESCRIBE_PRODUCERS,
+    versions::OFFSET_FOR_LEADER_EPOCH,
 ];
 
 /// Reads the answer to a request of the API with key `key` and makes of it what its caller does.
@@ -44,6 +46,10 @@ pub fn answer(key: i16, version: i16, frame: Bytes) -> bool {
         18 => spoken(frame, version).is_some(),
         19 => read::<CreateTopicsResponse>(&versions::CREATE_TOPICS, frame, version).is_some(),
         22 => read::<InitProducerIdResponse>(&versions::INIT_PRODUCER_ID, frame, version).is_some(),
+        23 => {
+            let api = &versions::OFFSET_FOR_LEADER_EPOCH;
+            read::<OffsetForLeaderEpochResponse>(api, frame, version).is_some()
+        }
         32 => configured(frame, version).is_some(),
         61 => {
             let api = &versions::DESCRIBE_PRODUCERS;

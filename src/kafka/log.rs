@@ -6,10 +6,14 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, Fetc
 use kafka_protocol::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
 };
+use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse;
+use kafka_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use kafka_protocol::protocol::StrBytes;
 
 use super::client::{BatchHeader, Client, Error, Fetched, NodeId, Road, Which};
-use super::versions::{FETCH, LIST_OFFSETS};
+use super::versions::{FETCH, LIST_OFFSETS, OFFSET_FOR_LEADER_EPOCH};
 
 /// Bytes in front of a batch's records (base offset to record count).
 const HEADER_BYTES: usize = 61;
@@ -19,7 +23,7 @@ const LENGTH_AT: usize = 8;
 const CONSUMER: i32 = -1;
 
 impl Client {
-    /// A partition's first or last offset.
+    /// A partition's first offset, or its high watermark.
     ///
     /// # Errors
     /// [`Error::Code`] when the partition's answer is one.
@@ -30,6 +34,48 @@ impl Client {
         partition: i32,
         which: Which,
     ) -> Result<i64, Error> {
+        let found = self.find_offset(node, (topic, partition), which).await?;
+        Ok(found.offset)
+    }
+
+    /// Where a partition's log ends at its leader: at its high watermark, or behind it while
+    /// replicas have not all of it.
+    ///
+    /// # Errors
+    /// [`Error::Code`] when the partition's answer is one.
+    pub async fn log_end(&self, node: NodeId, topic: &str, partition: i32) -> Result<i64, Error> {
+        let at = (topic, partition);
+        let latest = self.find_offset(node, at, Which::Latest).await?;
+        let broker = self.inner.broker(node, Road::Slow).await?;
+        let version = broker.versions.pick(&OFFSET_FOR_LEADER_EPOCH)?;
+        // The end of the epoch that the leader is in is the log's (KIP-101, KIP-320).
+        let wanted = OffsetForLeaderPartition::default()
+            .with_partition(partition)
+            .with_current_leader_epoch(-1)
+            .with_leader_epoch(latest.leader_epoch);
+        let wanted = OffsetForLeaderTopic::default()
+            .with_topic(StrBytes::from_string(topic.to_owned()).into())
+            .with_partitions(vec![wanted]);
+        let request = OffsetForLeaderEpochRequest::default()
+            .with_replica_id(CONSUMER.into())
+            .with_topics(vec![wanted]);
+        let connection = &broker.connection;
+        let answer = connection.call(&OFFSET_FOR_LEADER_EPOCH, version, &request);
+        let answer = answer.await?;
+        let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+        let end = partitions
+            .find(|answer| answer.partition == partition)
+            .ok_or_else(|| connection.malformed("no answer for the partition"))?;
+        self.check(end.error_code, "find the log's end", at)?;
+        Ok(end.end_offset.max(latest.offset))
+    }
+
+    async fn find_offset(
+        &self,
+        node: NodeId,
+        (topic, partition): (&str, i32),
+        which: Which,
+    ) -> Result<ListOffsetsPartitionResponse, Error> {
         let broker = self.inner.broker(node, Road::Slow).await?;
         let version = broker.versions.pick(&LIST_OFFSETS)?;
         let wanted = ListOffsetsPartition::default()
@@ -46,12 +92,12 @@ impl Client {
             .with_topics(vec![wanted]);
         let connection = &broker.connection;
         let answer = connection.call(&LIST_OFFSETS, version, &request).await?;
-        let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+        let mut partitions = answer.topics.into_iter().flat_map(|topic| topic.partitions);
         let answer = partitions
             .find(|answer| answer.partition_index == partition)
             .ok_or_else(|| connection.malformed("no answer for the partition"))?;
         self.check(answer.error_code, "list offsets", (topic, partition))?;
-        Ok(answer.offset)
+        Ok(answer)
     }
 
     /// Headers of the batches from `from_offset` on (the first may begin before it), about

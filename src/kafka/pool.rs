@@ -151,6 +151,8 @@ async fn connect_first(found: Vec<SocketAddr>, deadline: Instant) -> io::Result<
         match timeout_at(now + share, TcpStream::connect(socket)).await {
             Ok(Ok(tcp)) => {
                 tcp.set_nodelay(true)?;
+                // What is given up on must not arrive later, when it has been sent again.
+                tcp.set_zero_linger()?;
                 return Ok(tcp);
             }
             Ok(Err(error)) => last = error,

@@ -205,6 +205,14 @@ pub(super) const DESCRIBE_CONFIGS: Shape = Shape {
     ],
 };
 
+pub(super) const OFFSET_FOR_LEADER_EPOCH: Shape = Shape {
+    flexible: 4,
+    parts: &[
+        all(Bytes(4)),
+        all(List(&[all(Text), all(List(&[all(Bytes(2 + 4 + 4 + 8))]))])),
+    ],
+};
+
 pub(super) const DESCRIBE_PRODUCERS: Shape = Shape {
     flexible: 0,
     parts: &[

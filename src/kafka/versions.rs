@@ -45,6 +45,7 @@ apis! {
     API_VERSIONS = 18, 0..=3, "ApiVersions v0 (Kafka 0.10 or newer)";
     CREATE_TOPICS = 19, 2..=7, "CreateTopics v2 (Kafka 0.11 or newer)";
     INIT_PRODUCER_ID = 22, 0..=5, "InitProducerId v0 (Kafka 0.11 or newer)";
+    OFFSET_FOR_LEADER_EPOCH = 23, 2..=4, "OffsetForLeaderEpoch v2 (Kafka 2.1 or newer)";
     DESCRIBE_CONFIGS = 32, 1..=4, "DescribeConfigs v1 (Kafka 1.1 or newer)";
     // From 1 on the answer tells how long the session lasts.
     SASL_AUTHENTICATE = 36, 0..=2, "SaslAuthenticate v0 (Kafka 1.0 or newer)";

@@ -421,6 +421,7 @@ async fn the_log_is_searched_by_batch_headers() {
             .unwrap(),
         100
     );
+    assert_eq!(client.log_end(NODE, &topic, 0).await.unwrap(), 100);
     let mut from = 12;
     let mut found = Vec::new();
     loop {

@@ -301,6 +301,51 @@ fn an_expired_identity_is_searched_for_in_the_log() {
     check(&kafka, &spool, "t");
 }
 
+/// The same where only the leader has the last batch: it is there, and is not sent again.
+#[test]
+fn what_replicas_have_not_yet_is_waited_for_when_the_identity_has_expired() {
+    let kafka = Kafka::start(
+        3,
+        &[
+            "producer.id.expiration.ms=1000",
+            "producer.id.expiration.check.interval.ms=200",
+            "broker.session.timeout.ms=60000",
+            "replica.lag.time.max.ms=60000",
+        ],
+    );
+    kafka.create_topic("t", 1);
+    let spool = MemorySpool::new();
+    let uplink = Uplink::to(&kafka, &spool);
+    spool.add("t", 0, (10, 100));
+    drained(&spool, 20);
+    // The first broker is asked who is remembered.
+    let follower = if kafka.leaders()["t 0"] == 2 {
+        "3"
+    } else {
+        "2"
+    };
+    kafka.cluster("pause", &[follower]);
+    let before = kafka.log_bytes("t");
+    spool.add("t", 0, (10, 100));
+    wait("the leader's append", 20, || {
+        (kafka.log_bytes("t") > before).then_some(())
+    });
+    uplink.kill();
+    wait("the producer is forgotten", 20, || {
+        (kafka.producers("t") == 0).then_some(())
+    });
+    let spool = spool.after_crash(0);
+    let uplink = Uplink::to(&kafka, &spool);
+    pause(Duration::from_secs(3));
+    assert_eq!((uplink.count(Counter::Resumed), spool.waiting()), (0, 10));
+    kafka.cluster("cont", &[follower]);
+    drained(&spool, 60);
+    assert_eq!(uplink.count(Counter::Resumed), 1);
+    assert_eq!(uplink.count(Counter::MaybeTwice), 0);
+    uplink.stop();
+    check(&kafka, &spool, "t");
+}
+
 /// A copy of this gateway's data in use elsewhere: the one that is fenced takes another producer
 /// id.
 #[test]

@@ -25,6 +25,9 @@ use kafka_protocol::messages::list_offsets_response::{
 use kafka_protocol::messages::metadata_response::{
     MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
+use kafka_protocol::messages::offset_for_leader_epoch_response::{
+    EpochEndOffset, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
+};
 use kafka_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, NodeEndpoint, PartitionProduceResponse, ProduceResponse,
     TopicProduceResponse,
@@ -59,6 +62,7 @@ fn answer(key: i16, version: i16) -> BytesMut {
         18 => encode(version, &api_versions(version)),
         19 => encode(version, &created(version)),
         22 => encode(version, &InitProducerIdResponse::default()),
+        23 => encode(version, &log_end()),
         32 => encode(version, &configs()),
         _ => encode(version, &producers()),
     }
@@ -122,6 +126,12 @@ fn offsets() -> ListOffsetsResponse {
     let topic = ListOffsetsTopicResponse::default().with_name(text().into());
     let topic = topic.with_partitions(vec![ListOffsetsPartitionResponse::default()]);
     ListOffsetsResponse::default().with_topics(vec![topic])
+}
+
+fn log_end() -> OffsetForLeaderEpochResponse {
+    let topic = OffsetForLeaderTopicResult::default().with_topic(text().into());
+    let topic = topic.with_partitions(vec![EpochEndOffset::default()]);
+    OffsetForLeaderEpochResponse::default().with_topics(vec![topic])
 }
 
 fn metadata() -> MetadataResponse {

@@ -5,8 +5,8 @@ use crate::kafka::versions::{self, Api};
 use bytes::BytesMut;
 use kafka_protocol::messages::{
     ApiVersionsResponse, CreateTopicsResponse, DescribeConfigsResponse, DescribeProducersResponse,
-    FetchResponse, InitProducerIdResponse, ListOffsetsResponse, MetadataResponse, ProduceResponse,
-    SaslAuthenticateResponse, SaslHandshakeResponse,
+    FetchResponse, InitProducerIdResponse, ListOffsetsResponse, MetadataResponse,
+    OffsetForLeaderEpochResponse, ProduceResponse, SaslAuthenticateResponse, SaslHandshakeResponse,
     api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey},
     create_topics_response::{CreatableTopicConfigs, CreatableTopicResult},
     describe_configs_response::{
@@ -16,6 +16,7 @@ use kafka_protocol::messages::{
     fetch_response::{AbortedTransaction, FetchableTopicResponse, PartitionData},
     list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
     metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
+    offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult},
     produce_response::{
         BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
         TopicProduceResponse,
@@ -140,6 +141,12 @@ fn offsets_and_producers_fit() {
     check(&versions::INIT_PRODUCER_ID, |_| {
         InitProducerIdResponse::default()
     });
+
+    let topic = OffsetForLeaderTopicResult::default()
+        .with_topic(text().into())
+        .with_partitions(vec![EpochEndOffset::default(); 2]);
+    let answer = OffsetForLeaderEpochResponse::default().with_topics(vec![topic; 2]);
+    check(&versions::OFFSET_FOR_LEADER_EPOCH, |_| answer.clone());
 
     let partition = PartitionResponse::default()
         .with_error_message(Some(text()))

@@ -34,6 +34,8 @@ struct Found {
     last: Option<(i32, i64)>,
     /// Whether the log was searched from where ours may begin to its end.
     whole: bool,
+    /// How far it was searched: all that replicas have.
+    end: i64,
 }
 
 impl ExactlyOnce {
@@ -203,8 +205,12 @@ impl ExactlyOnce {
             Ok(Err(_)) | Err(_) => Found {
                 last: None,
                 whole: false,
+                end: 0,
             },
         };
+        if matches!(place, Place::Forgotten) && found.whole {
+            self.no_more_comes(node, to, found.end).await?;
+        }
         let in_log = found.last.map(|last| (within(last.0, &question), last));
         Ok(match (place, in_log) {
             (Place::There(all), Some((Place::There(seen), last))) if seen == all => {
@@ -218,6 +224,26 @@ impl ExactlyOnce {
             (_, _) if found.whole => there(0, true, None),
             _ => Stand::Unknown,
         })
+    }
+
+    /// The leader may have more than its replicas, ours among it: then it is not known yet.
+    async fn no_more_comes(
+        &self,
+        node: NodeId,
+        to: &TopicPartition,
+        searched: i64,
+    ) -> Result<(), SendError> {
+        let end = self.client.log_end(node, &to.topic, to.partition).await;
+        match end.map_err(|e| of_call(&e)) {
+            Ok(end) if end > searched => Err(SendError::Retry(Cause::text(
+                "the log's end is not replicated yet",
+            ))),
+            Err(error @ (SendError::Retry(_) | SendError::Unknown(_) | SendError::Gone(_))) => {
+                Err(error)
+            }
+            // May not ask, or cannot.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Looks for batches of an identity, from `offset` or the log's tail to its end.
@@ -270,9 +296,19 @@ impl ExactlyOnce {
                 Some(header) if header.last_offset + 1 < high_watermark => {
                     from = header.last_offset + 1;
                 }
-                _ => return Ok(Found { last, whole }),
+                _ => {
+                    return Ok(Found {
+                        last,
+                        whole,
+                        end: high_watermark,
+                    });
+                }
             }
         }
-        Ok(Found { last, whole: false })
+        Ok(Found {
+            last,
+            whole: false,
+            end: from,
+        })
     }
 }
