@@ -69,6 +69,8 @@ where
             .sessions
             .claim(&client_id, connect.clean, expiry)
             .await;
+        // The session it ends may leave a will.
+        shared.publish_due();
         let mut out = Vec::new();
         let lowered = expiry.as_secs() != u64::from(connect.session_expiry);
         let accepted = Accepted {

@@ -44,6 +44,8 @@ mod slow;
 
 mod rights;
 
+mod subscribers;
+
 mod outage;
 
 mod power;

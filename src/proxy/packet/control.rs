@@ -1,7 +1,7 @@
 //! Every packet but PUBLISH, read by the library; with the checks of the specification that it
 //! leaves out: reserved bits, U+0000 in strings, bytes behind the end, filters, packet id 0.
 
-use mqtt_protocol_core::mqtt::packet::{Property, Qos, v3_1_1, v5_0};
+use mqtt_protocol_core::mqtt::packet::{self, Property, Qos, SubEntry, v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::result_code::MqttError;
 
 use super::{Ack, Bad, Packet, Properties, Version, reason};
@@ -22,6 +22,8 @@ pub struct Connect {
     pub will: Option<Will>,
     /// Seconds; what 3.1.1 says with its clean flag is 0 or `u32::MAX`.
     pub session_expiry: u32,
+    /// Most messages that may be on the way to it without its acknowledgement.
+    pub receive_maximum: u16,
     /// Largest packet the client takes.
     pub packet_bytes_max: Option<u32>,
     /// Whether it wants enhanced authentication, which is refused.
@@ -169,6 +171,7 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Bad> {
         client_id: packet.client_id().to_owned(),
         will,
         session_expiry: if packet.clean_session() { 0 } else { u32::MAX },
+        receive_maximum: u16::MAX,
         packet_bytes_max: None,
         authenticates: false,
     })
@@ -208,6 +211,7 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Bad> {
         client_id: packet.client_id().to_owned(),
         will: None,
         session_expiry: 0,
+        receive_maximum: u16::MAX,
         packet_bytes_max: None,
         authenticates: false,
     };
@@ -215,6 +219,7 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Bad> {
     for property in packet.props() {
         match property {
             Property::SessionExpiryInterval(p) => connect.session_expiry = p.val(),
+            Property::ReceiveMaximum(p) => connect.receive_maximum = p.val(),
             Property::MaximumPacketSize(p) => connect.packet_bytes_max = Some(p.val()),
             Property::AuthenticationMethod(p) => {
                 strings(&[p.val()])?;
@@ -284,52 +289,126 @@ fn packet_id(body: &[u8]) -> Result<u16, Bad> {
     }
 }
 
-fn filters<'a>(all: impl Iterator<Item = &'a str>) -> Result<usize, Bad> {
-    let mut count = 0;
-    for filter in all {
-        if !topic::is_filter(filter) {
-            return Err(Bad {
-                reason: reason::FILTER_INVALID,
-                what: "topic filter",
-            });
-        }
-        count += 1;
+/// What one filter of a SUBSCRIBE asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Valid, with its `$share/GROUP/`.
+    pub text: String,
+    /// Highest QoS.
+    pub qos: u8,
+    /// v5: not the client's own messages.
+    pub no_local: bool,
+    /// v5: with the retain flag as it was published.
+    pub as_published: bool,
+    /// v5: whether retained messages are wanted.
+    pub handling: RetainHandling,
+}
+
+/// When a SUBSCRIBE wants the retained messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetainHandling {
+    /// In any case.
+    Always,
+    /// If the subscription is new.
+    New,
+    /// Not.
+    Never,
+}
+
+/// A SUBSCRIBE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscribe {
+    /// Packet id.
+    pub id: u16,
+    /// v5: what its messages are marked with.
+    pub identifier: Option<u32>,
+    /// In order.
+    pub filters: Vec<Filter>,
+}
+
+fn valid(filter: &str) -> Result<String, Bad> {
+    match topic::split_share(filter) {
+        Some(_) => Ok(filter.to_owned()),
+        None => Err(Bad {
+            reason: reason::FILTER_INVALID,
+            what: "topic filter",
+        }),
     }
-    Ok(count)
+}
+
+fn filter(entry: &SubEntry) -> Result<Filter, Bad> {
+    let options = entry.sub_opts();
+    Ok(Filter {
+        text: valid(entry.topic_filter())?,
+        qos: qos(options.qos()),
+        no_local: options.nl(),
+        as_published: options.rap(),
+        handling: match options.rh() {
+            packet::RetainHandling::SendRetained => RetainHandling::Always,
+            packet::RetainHandling::SendRetainedIfNotExists => RetainHandling::New,
+            packet::RetainHandling::DoNotSendRetained => RetainHandling::Never,
+        },
+    })
 }
 
 pub(super) fn subscribe(version: Version, body: &[u8]) -> Result<Packet<'static>, Bad> {
     let id = packet_id(body)?;
-    let count = match version {
+    let mut identifier = None;
+    let filters: Vec<Filter> = match version {
         Version::V3 => {
             let (packet, consumed) = v3_1_1::Subscribe::parse(body).map_err(bad)?;
             ends(consumed, body)?;
-            filters(packet.entries().iter().map(|entry| entry.topic_filter()))?
+            packet
+                .entries()
+                .iter()
+                .map(filter)
+                .collect::<Result<_, _>>()?
         }
         Version::V5 => {
             let (packet, consumed) = v5_0::Subscribe::parse(body).map_err(bad)?;
             ends(consumed, body)?;
-            filters(packet.entries().iter().map(|entry| entry.topic_filter()))?
+            for property in packet.props() {
+                match property {
+                    Property::SubscriptionIdentifier(p) => identifier = Some(p.val()),
+                    Property::UserProperty(p) => strings(&[p.key(), p.val()])?,
+                    _ => {}
+                }
+            }
+            packet
+                .entries()
+                .iter()
+                .map(filter)
+                .collect::<Result<_, _>>()?
         }
     };
-    Ok(Packet::Subscribe(id, count))
+    let is_shared = |filter: &Filter| filter.no_local && filter.text.starts_with("$share/");
+    if filters.iter().any(is_shared) {
+        return Err(Bad::protocol("no local in a shared subscription"));
+    }
+    Ok(Packet::Subscribe(Subscribe {
+        id,
+        identifier,
+        filters,
+    }))
 }
 
 pub(super) fn unsubscribe(version: Version, body: &[u8]) -> Result<Packet<'static>, Bad> {
     let id = packet_id(body)?;
-    let count = match version {
+    let filters: Vec<String> = match version {
         Version::V3 => {
             let (packet, consumed) = v3_1_1::Unsubscribe::parse(body).map_err(bad)?;
             ends(consumed, body)?;
-            filters(packet.entries().iter().map(|entry| entry.as_str()))?
+            let all = packet.entries().iter().map(|entry| valid(entry.as_str()));
+            all.collect::<Result<_, _>>()?
         }
         Version::V5 => {
             let (packet, consumed) = v5_0::Unsubscribe::parse(body).map_err(bad)?;
             ends(consumed, body)?;
-            filters(packet.entries().iter().map(|entry| entry.as_str()))?
+            let all = packet.entries().iter().map(|entry| valid(entry.as_str()));
+            all.collect::<Result<_, _>>()?
         }
     };
-    Ok(Packet::Unsubscribe(id, count))
+    Ok(Packet::Unsubscribe(id, filters))
 }
 
 pub(super) fn ping(body: &[u8]) -> Result<Packet<'static>, Bad> {

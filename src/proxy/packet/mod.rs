@@ -17,8 +17,11 @@ mod publish;
 #[cfg(test)]
 mod tests;
 
-pub use control::{Connect, Will, connect};
-pub use encode::{Accepted, ack, connack, connack_refused, disconnect, pingresp, suback, unsuback};
+pub use control::{Connect, Filter, RetainHandling, Subscribe, Will, connect};
+pub use encode::{
+    Accepted, ack, connack, connack_refused, disconnect, pingresp, put_varint, suback, unsuback,
+    varint_bytes,
+};
 pub use frame::{Frame, frame};
 pub use publish::{Properties, Publish};
 
@@ -105,10 +108,10 @@ pub enum Packet<'a> {
     Publish(Publish<'a>),
     /// An acknowledgement of a packet id, and its reason code.
     Ack(Ack, u16, u8),
-    /// Packet id and number of filters; the filters are valid.
-    Subscribe(u16, usize),
-    /// Packet id and number of filters; the filters are valid.
-    Unsubscribe(u16, usize),
+    /// Its filters are valid.
+    Subscribe(Subscribe),
+    /// Packet id and valid filters.
+    Unsubscribe(u16, Vec<String>),
     /// PINGREQ
     Ping,
     /// Reason code, and the session expiry it sets, in seconds.

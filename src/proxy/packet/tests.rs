@@ -74,6 +74,8 @@ fn publish_properties_become_fields() {
         response_topic: Some("r".into()),
         correlation_data: Some(vec![0, 0xff]),
         user: vec![("k".into(), "v".into()), ("k".into(), "w".into())],
+        payload_format: Some(1),
+        expiry_s: Some(60),
     };
     assert_eq!(p.properties.as_deref(), Some(&wanted));
     assert_eq!((p.alias, p.payload), (Some(7), &b"payload"[..]));
@@ -159,6 +161,16 @@ fn connect_that_breaks_the_rules_is_refused() {
     );
 }
 
+fn wants(filter: &str, qos: u8) -> Filter {
+    Filter {
+        text: filter.to_owned(),
+        qos,
+        no_local: false,
+        as_published: false,
+        handling: RetainHandling::Always,
+    }
+}
+
 #[test]
 fn the_rest_is_read_and_written() {
     let v5 = |bytes: &[u8]| format!("{:?}", decode(Version::V5, &whole(bytes)).unwrap());
@@ -166,9 +178,16 @@ fn the_rest_is_read_and_written() {
     assert_eq!(v5(b"\x40\x04\0\x07\x10\0"), "Ack(Puback, 7, 16)");
     assert_eq!(
         v5(b"\x82\x0b\0\x01\0\0\x01a\0\0\x01b\x02"),
-        "Subscribe(1, 2)"
+        format!(
+            "Subscribe({:?})",
+            Subscribe {
+                id: 1,
+                identifier: None,
+                filters: vec![wants("a", 0), wants("b", 2)]
+            }
+        )
     );
-    assert_eq!(v5(b"\xa2\x06\0\x01\0\0\x01a"), "Unsubscribe(1, 1)");
+    assert_eq!(v5(b"\xa2\x06\0\x01\0\0\x01a"), "Unsubscribe(1, [\"a\"])");
     assert_eq!(
         v5(b"\xe0\x07\x04\x05\x11\0\0\0\x09"),
         "Disconnect(4, Some(9))"
@@ -188,11 +207,11 @@ fn the_rest_is_read_and_written() {
         reason::NOT_AUTHORISED,
     );
     ack(&mut out, Version::V3, Ack::Pubrel, 1, reason::ID_NOT_FOUND);
-    suback(&mut out, Version::V3, 5, 2).unwrap();
-    unsuback(&mut out, Version::V5, 5, 1).unwrap();
+    suback(&mut out, Version::V3, 5, &[2, reason::QUOTA]);
+    unsuback(&mut out, Version::V5, 5, &[reason::NO_SUBSCRIPTION]);
     assert_eq!(
         out,
-        b"\x40\x03\x01\x02\x87\x62\x02\0\x01\x90\x04\0\x05\x80\x80\xb0\x04\0\x05\0\x11"
+        b"\x40\x03\x01\x02\x87\x62\x02\0\x01\x90\x04\0\x05\x02\x80\xb0\x04\0\x05\0\x11"
     );
 }
 
