@@ -305,10 +305,8 @@ impl Inbox {
         let target = match seen.get(name) {
             Some(target) => &**target,
             None => {
-                let text = topic::name(name).map_err(|what| Bad {
-                    reason: reason::TOPIC_INVALID,
-                    what,
-                })?;
+                // 0x90 is for names that are well formed.
+                let text = topic::name(name).map_err(Bad::malformed)?;
                 learned = RwLockReadGuard::unlocked(seen, || shared.router.learn(text));
                 &*learned
             }

@@ -1,5 +1,7 @@
 //! Whole connections over a pipe, with an intake that makes records safe on command.
 
+mod subscribers;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 

@@ -329,10 +329,17 @@ pub struct Subscribe {
 fn valid(filter: &str) -> Result<String, Bad> {
     match topic::split_share(filter) {
         Some(_) => Ok(filter.to_owned()),
-        None => Err(Bad {
-            reason: reason::FILTER_INVALID,
-            what: "topic filter",
-        }),
+        // 0x8f is for filters that are well formed.
+        None => Err(Bad::malformed("topic filter")),
+    }
+}
+
+/// What is wrong with a SUBSCRIBE or UNSUBSCRIBE of v5. A property that does not belong there makes
+/// it malformed (section 2.2.2.2), which the library takes for a protocol error, as no filter is.
+fn bad_filters(body: &[u8], error: MqttError) -> Bad {
+    match error {
+        MqttError::ProtocolError if !matches!(body, [_, _, 0]) => Bad::malformed("properties"),
+        error => bad(error),
     }
 }
 
@@ -358,6 +365,10 @@ pub(super) fn subscribe(version: Version, body: &[u8]) -> Result<Packet<'static>
         Version::V3 => {
             let (packet, consumed) = v3_1_1::Subscribe::parse(body).map_err(bad)?;
             ends(consumed, body)?;
+            let reserved = |entry: &SubEntry| entry.sub_opts().to_buffer()[0] & 0xfc != 0;
+            if packet.entries().iter().any(reserved) {
+                return Err(Bad::malformed("reserved bits of a requested QoS"));
+            }
             packet
                 .entries()
                 .iter()
@@ -365,11 +376,16 @@ pub(super) fn subscribe(version: Version, body: &[u8]) -> Result<Packet<'static>
                 .collect::<Result<_, _>>()?
         }
         Version::V5 => {
-            let (packet, consumed) = v5_0::Subscribe::parse(body).map_err(bad)?;
+            let parsed = v5_0::Subscribe::parse(body);
+            let (packet, consumed) = parsed.map_err(|error| bad_filters(body, error))?;
             ends(consumed, body)?;
             for property in packet.props() {
                 match property {
-                    Property::SubscriptionIdentifier(p) => identifier = Some(p.val()),
+                    Property::SubscriptionIdentifier(p) => {
+                        if identifier.replace(p.val()).is_some() {
+                            return Err(Bad::protocol("two subscription identifiers"));
+                        }
+                    }
                     Property::UserProperty(p) => strings(&[p.key(), p.val()])?,
                     _ => {}
                 }
@@ -402,7 +418,8 @@ pub(super) fn unsubscribe(version: Version, body: &[u8]) -> Result<Packet<'stati
             all.collect::<Result<_, _>>()?
         }
         Version::V5 => {
-            let (packet, consumed) = v5_0::Unsubscribe::parse(body).map_err(bad)?;
+            let parsed = v5_0::Unsubscribe::parse(body);
+            let (packet, consumed) = parsed.map_err(|error| bad_filters(body, error))?;
             ends(consumed, body)?;
             let all = packet.entries().iter().map(|entry| valid(entry.as_str()));
             all.collect::<Result<_, _>>()?

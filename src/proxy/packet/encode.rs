@@ -73,18 +73,17 @@ pub fn connack(
             seconds,
         )?));
     }
-    properties.push(Property::ReceiveMaximum(ReceiveMaximum::new(
-        accepted.receive_maximum,
-    )?));
+    let aliases = TopicAliasMaximum::new(accepted.topic_alias_max)?;
+    properties.push(Property::TopicAliasMaximum(aliases));
     let largest = MaximumPacketSize::new(accepted.packet_bytes_max)?;
     properties.push(Property::MaximumPacketSize(largest));
+    let receive_maximum = ReceiveMaximum::new(accepted.receive_maximum)?;
+    properties.push(Property::ReceiveMaximum(receive_maximum));
     if let Some(id) = accepted.assigned_id {
         properties.push(Property::AssignedClientIdentifier(
             AssignedClientIdentifier::new(id)?,
         ));
     }
-    let aliases = TopicAliasMaximum::new(accepted.topic_alias_max)?;
-    properties.push(Property::TopicAliasMaximum(aliases));
     let packet = v5_0::Connack::builder()
         .session_present(accepted.session_present)
         .reason_code(ConnectReasonCode::Success)

@@ -29,9 +29,14 @@ fn a_frame_is_judged_as_soon_as_it_can_be() {
             reason::PROTOCOL_ERROR
         );
     }
-    for first in [0x11, 0x60, 0x80, 0xa0, 0xc1, 0xe8, 0xf1] {
+    for first in [0x60, 0x80, 0xa0, 0xc1, 0xe8, 0xf1] {
         assert_eq!(frame(&[first], 10).unwrap_err().reason, reason::MALFORMED);
     }
+    assert!(frame(&[0x11], 10).unwrap().is_none());
+    let old = b"\x14\x08\0\x06MQIsdp";
+    assert_eq!(frame(old, 10).unwrap().unwrap().first, 0x14);
+    let new = b"\x14\x06\0\x04MQTT";
+    assert_eq!(frame(new, 10).unwrap_err().reason, reason::MALFORMED);
     let huge = [0x30, 0xff, 0xff, 0xff, 0x7f];
     assert_eq!(frame(&huge, 1000).unwrap_err().reason, reason::TOO_LARGE);
     let endless = [0x30, 0xff, 0xff, 0xff, 0xff];
@@ -196,6 +201,18 @@ fn the_rest_is_read_and_written() {
     assert_eq!(refused(Version::V3, b"\xe0\x01\0"), reason::MALFORMED);
     assert_eq!(
         refused(Version::V5, b"\x82\x07\0\x01\0\0\x01#\x03"),
+        reason::MALFORMED
+    );
+    let twice = b"\x82\x0b\0\x01\x04\x0b\x01\x0b\x02\0\x01a\0";
+    assert_eq!(refused(Version::V5, twice), reason::PROTOCOL_ERROR);
+    let other = b"\x82\x09\0\x01\x02\x01\x01\0\x01a\0";
+    assert_eq!(refused(Version::V5, other), reason::MALFORMED);
+    assert_eq!(
+        refused(Version::V5, b"\x82\x03\0\x01\0"),
+        reason::PROTOCOL_ERROR
+    );
+    assert_eq!(
+        refused(Version::V3, b"\x82\x06\0\x01\0\x01a\x04"),
         reason::MALFORMED
     );
     let mut out = Vec::new();

@@ -1,0 +1,98 @@
+//! Subscribers over a pipe: redelivery, will delays, and one that does not read.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_acknowledged_comes_again_with_its_identifier() {
+    let b = bench(&config());
+    let (mut sub, present) = b.connect(5, 0, 0, "sub").await;
+    assert_eq!(present, 0);
+    sub.send(b"\x82\x09\0\x01\x02\x0b\x07\0\x01t\x01").await;
+    assert_eq!(sub.read(6).await, [0x90, 4, 0, 1, 0, 1]);
+    let (mut publisher, _) = b.connect(4, 2, 0, "pub").await;
+    publisher.send(&publish(4, 2, 1)).await;
+    let mut wanted = b"\x32\x0a\0\x01t\0\x01\x02\x0b\x07hi".to_vec();
+    assert_eq!(sub.read(12).await, wanted);
+    assert_eq!(b.fake.records.lock().len(), 1);
+    drop(sub);
+    let (mut sub, present) = b.connect(5, 0, 0, "sub").await;
+    assert_eq!(present, 1);
+    wanted[0] = 0x3a;
+    assert_eq!(sub.read(12).await, wanted);
+    // A PUBREC does not fit it.
+    sub.send(b"\x50\x02\0\x01").await;
+    assert_eq!(sub.read(3).await, [0xe0, 1, packet::reason::PROTOCOL_ERROR]);
+    sub.closed().await;
+    let (mut clean, present) = b.connect(5, 2, 0, "sub").await;
+    assert_eq!(present, 0);
+    publisher.send(&publish(4, 2, 2)).await;
+    b.fake.wait(2).await;
+    clean.silent().await;
+}
+
+/// A client with a will of ten seconds' delay, and a session of 50; `clean` is CONNECT's flag.
+async fn with_delayed_will(b: &Bench, clean: u8) -> Peer {
+    let mut peer = b.open();
+    let mut packet = b"\x10\x1f\0\x04MQTT\x05\x04\0\0\x05\x11\0\0\0\x32\0\x01c".to_vec();
+    packet.extend_from_slice(b"\x05\x18\0\0\0\x0a\0\x01w\0\x01!");
+    packet[9] |= clean;
+    packet[1] = (packet.len() - 2) as u8;
+    peer.send(&packet).await;
+    let head = peer.read(2).await;
+    peer.read(usize::from(head[1])).await;
+    peer
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_will_waits_for_its_delay_and_is_taken_back_by_who_returns() {
+    let b = bench(&config());
+    let wills = || b.fake.records.lock().len();
+    let leaves = async |peer: Peer| {
+        drop(peer);
+        // The connection notices.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        b.shared.publish_due();
+    };
+    leaves(with_delayed_will(&b, 0).await).await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    b.shared.publish_due();
+    let back = with_delayed_will(&b, 0).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    b.shared.publish_due();
+    assert_eq!(wills(), 0);
+    leaves(back).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    b.shared.publish_due();
+    assert_eq!(wills(), 1);
+    let again = with_delayed_will(&b, 0).await;
+    leaves(again).await;
+    assert_eq!(wills(), 1);
+    // Who begins anew ends the session, and so its delay.
+    let mut anew = with_delayed_will(&b, 2).await;
+    assert_eq!(wills(), 2);
+    anew.send(b"\xe0\0").await;
+    anew.closed().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    b.shared.publish_due();
+    assert_eq!(wills(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_slows_nobody() {
+    let b = bench(&config());
+    let (mut slow, _) = b.connect(4, 2, 0, "slow").await;
+    slow.send(b"\x82\x06\0\x01\0\x01t\0").await;
+    assert_eq!(slow.read(5).await, [0x90, 3, 0, 1, 0]);
+    let (mut publisher, _) = b.connect(4, 2, 0, "pub").await;
+    let mut packet = vec![0x30, 0xeb, 0x07, 0, 1, b't'];
+    packet.resize(3 + 1003, b'x');
+    for n in 1..=300 {
+        publisher.send(&packet).await;
+        b.fake.wait(n).await;
+    }
+    let dropped = b.metrics.count(Counter::UndeliveredQos0);
+    assert!((50..250).contains(&dropped), "{dropped} of 300");
+    for _ in 0..(300 - dropped) {
+        assert_eq!(slow.read(packet.len()).await, packet);
+    }
+}
