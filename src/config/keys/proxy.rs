@@ -156,8 +156,8 @@ pub(super) const PROXY: Table = Table {
             },
             default: Default::Is("1_000"),
             doc: "Messages that wait for one subscriber that is slow, or away with a persistent \
-                  session. Beyond it QoS 0 is not queued, and of QoS 1 and 2 the oldest is dropped; \
-                  both are counted, and the road to Kafka is not concerned. Too little: short \
+                  session. Beyond it QoS 0 is not queued, and of QoS 1 and 2 the oldest goes; both \
+                  are counted, and the road to Kafka is not concerned. Too little: short \
                   absences lose messages. Too much: memory, which the next two bound.",
         },
         Key {

@@ -9,7 +9,7 @@
 //!   the newest goes, and nothing is kept while the client is away; of QoS 1 and 2 the oldest that
 //!   was not sent.
 //! - At most the client's receive maximum of messages is unacknowledged.
-//! - After a new connection what was sent goes first, in its order: a PUBLISH with DUP, or a PUBREL.
+//! - After a new connection what was sent goes first, in its order: PUBLISH with DUP, or PUBREL.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
