@@ -5,6 +5,8 @@
 //! waits for the requests that are out; the spool stores its cursors; the API goes last. A second
 //! signal stops at once: what was acknowledged is safe by then, always.
 
+mod watchdog;
+
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use crate::api::{self, ApiState, Listening};
 use crate::clock::Clock;
 use crate::config::checked::{ClockTrust, Config, Gateway};
 use crate::metrics::{Gauge, Metrics};
+use crate::notify::Notifier;
 use crate::spool::core::Spool;
 use crate::{proxy, uplink};
 
@@ -119,13 +122,22 @@ struct Running {
     proxy: Option<(CancellationToken, JoinHandle<()>)>,
     uplink: (CancellationToken, JoinHandle<()>),
     rest: CancellationToken,
+    metrics: Arc<Metrics>,
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let timeout = config.gateway.shutdown_timeout;
     let running = start(config).await?;
-    signals.next().await;
+    let notifier = Notifier::new(|name| std::env::var_os(name)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the service manager is told nothing");
+        None
+    });
+    if let Some(notifier) = notifier {
+        serve_notified(&running, &notifier, &mut signals).await;
+    } else {
+        signals.next().await;
+    }
     tracing::info!("stopping");
     tokio::select! {
         () = running.stop() => tracing::info!("stopped"),
@@ -135,6 +147,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         () = signals.next() => tracing::warn!("stopped at once; nothing is lost"),
     }
     Ok(())
+}
+
+/// Serves until a signal comes, and tells the service manager how it is.
+async fn serve_notified(running: &Running, notifier: &Notifier, signals: &mut Signals) {
+    let stop = CancellationToken::new();
+    notifier.tell(&format!("READY=1\n{}", watchdog::status(&running.metrics)));
+    let road = running.road();
+    let feed = watchdog::feed(notifier, &road, &running.metrics, &stop);
+    let told = async {
+        signals.next().await;
+        stop.cancel();
+    };
+    tokio::join!(feed, told);
+    notifier.tell("STOPPING=1\nSTATUS=Makes safe what is in flight");
 }
 
 async fn start(config: Config) -> anyhow::Result<Running> {
@@ -178,7 +204,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     if let Some(config) = &config.proxy {
         let stop = CancellationToken::new();
         let intake = Arc::new(spool.clone());
-        let (address, task) = proxy::spawn(config, intake, metrics, stop.clone())
+        let (address, task) = proxy::spawn(config, intake, metrics.clone(), stop.clone())
             .with_context(|| format!("cannot listen on proxy.listen {}", config.listen))?;
         listening.mqtt = Some(address);
         proxy = Some((stop, task));
@@ -192,6 +218,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         proxy,
         uplink: (stop_uplink, task),
         rest,
+        metrics,
     })
 }
 
@@ -236,6 +263,17 @@ async fn watch_clock(
 }
 
 impl Running {
+    /// What must move while the gateway serves.
+    fn road(&self) -> watchdog::Road {
+        let mut tasks = vec![("the uplink's task", self.uplink.1.abort_handle())];
+        let proxy = self.proxy.as_ref();
+        tasks.extend(proxy.map(|(_, task)| ("the proxy's task", task.abort_handle())));
+        watchdog::Road {
+            spool: self.spool.clone(),
+            tasks,
+        }
+    }
+
     async fn stop(self) {
         if let Some((stop, task)) = self.proxy {
             // What is in flight becomes safe at once, so that its senders are told.

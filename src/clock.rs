@@ -199,13 +199,19 @@ fn kernel_is_sure() -> bool {
     /// `adjtimex`'s answer while the clock is not synchronised (`<sys/timex.h>`).
     const TIME_ERROR: i32 = 5;
     let answer = rtime_clock::adjtime::adjtimex(&mut rtime_clock::adjtime::Timex::new());
-    answer.map_or(true, |state| state != TIME_ERROR)
+    // A sandbox may forbid the question.
+    answer.map_or_else(|_| timesyncd_is_sure(), |state| state != TIME_ERROR)
 }
 
-/// What systemd-timesyncd says: rtime-clock 0.15.1 does not compile for 32 bits, and without it
-/// the kernel cannot be asked but by unsafe code.
+/// rtime-clock 0.15.1 does not compile for 32 bits, and without it the kernel cannot be asked but
+/// by unsafe code.
 #[cfg(not(target_pointer_width = "64"))]
 fn kernel_is_sure() -> bool {
+    timesyncd_is_sure()
+}
+
+/// What systemd-timesyncd says.
+fn timesyncd_is_sure() -> bool {
     Path::new("/run/systemd/timesync/synchronized").exists()
 }
 

@@ -5,8 +5,8 @@
 //! once, with the thin client in [`kafka`]. `docs/architecture.md` has the map, the invariants and
 //! what is absent.
 //!
-//! Imports point one way: {record, kafka, metrics, log, backoff, secret} ← config ← spool ← {proxy,
-//! uplink} ← api ← app ← cli. `tests/it/tidy.rs` holds it.
+//! Imports point one way: {record, kafka, metrics, log, backoff, secret, notify, board} ← config ←
+//! spool ← {proxy, uplink} ← api ← app ← cli. `tests/it/tidy.rs` holds it.
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::string_slice))]
 
 pub mod record;
@@ -16,8 +16,10 @@ pub mod kafka;
 pub mod metrics;
 
 pub mod backoff;
+pub mod board;
 pub mod clock;
 pub mod log;
+pub mod notify;
 pub mod secret;
 
 pub mod config;

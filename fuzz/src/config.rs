@@ -22,7 +22,12 @@ pub fn run(data: &[u8]) {
         .filter_map(|part| part.split_once('='))
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
     super::within(MEMORY_BYTES_MAX, || {
-        match config::parse(Path::new("tidegate.toml"), file, variables, check_routes) {
+        match config::parse(
+            (Path::new("tidegate.toml"), file),
+            None,
+            variables,
+            check_routes,
+        ) {
             Ok(loaded) => {
                 if let Some(proxy) = &loaded.config.proxy {
                     route(proxy);

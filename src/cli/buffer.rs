@@ -101,8 +101,8 @@ struct Chosen {
 
 /// Does what was asked.
 pub(super) fn buffer(buffer: &Buffer) -> End {
-    let config = match load(&buffer.file.config) {
-        Ok(loaded) => loaded.config,
+    let config = match load(&buffer.file) {
+        Ok((loaded, _)) => loaded.config,
         Err(end) => return end,
     };
     let done = match &buffer.what {

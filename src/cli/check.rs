@@ -1,17 +1,18 @@
 //! `tidegate check`: all that is wrong with the configuration, or a summary of what it says.
 
-use std::path::Path;
-
-use super::{End, load, out};
+use super::{ConfigFile, End, load, out};
 use crate::config::Config;
 
 /// Checks `file`. Errors go to stderr, the summary and warnings to stdout.
-pub(super) fn check(file: &Path) -> End {
-    let loaded = match load(file) {
+pub(super) fn check(file: &ConfigFile) -> End {
+    let (loaded, board) = match load(file) {
         Ok(loaded) => loaded,
         Err(end) => return end,
     };
-    out::line(format_args!("{}: ok", file.display()));
+    out::line(format_args!("{}: ok", file.config.display()));
+    if let Some(board) = board {
+        out::line(format_args!("board   {}, {}", board.id, board.profile.name));
+    }
     for line in summary(&loaded.config) {
         out::line(line);
     }

@@ -25,6 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::board::{self, Board};
 use crate::config::{self, Loaded, RouteProblem, RouteReport, checked};
 use crate::proxy::{RouteError, Routes};
 
@@ -55,6 +56,9 @@ struct ConfigFile {
     /// The configuration; TIDEGATE__SECTION__KEY variables override its keys.
     #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     config: PathBuf,
+    /// Take this board's defaults, not those of the board found here (docs/boards.md).
+    #[arg(long, global = true, value_name = "NAME")]
+    board: Option<String>,
 }
 
 /// How a command ended.
@@ -83,8 +87,8 @@ impl From<End> for ExitCode {
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let end = match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
-            Command::Run(file) => run::run(&file.config),
-            Command::Check(file) => check::check(&file.config),
+            Command::Run(file) => run::run(&file),
+            Command::Check(file) => check::check(&file),
             Command::Status(asked) => status::status(&asked),
             Command::Buffer(asked) => buffer::buffer(&asked),
             Command::Verify(asked) => verify::verify(&asked),
@@ -104,11 +108,34 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// Reads the configuration, or tells on stderr what is wrong with it.
-fn load(file: &Path) -> Result<Loaded, End> {
-    config::load(file, std::env::vars_os(), check_routes).map_err(|problems| {
-        out::error(&problems);
-        End::ConfigWrong
-    })
+fn load(file: &ConfigFile) -> Result<(Loaded, Option<Board>), End> {
+    let board = match &file.board {
+        Some(name) => board::named(name).map(Some),
+        None => board::here(Path::new(board::COMPATIBLE_FILE)),
+    };
+    let board = board.map_err(|error| {
+        out::error(error);
+        End::UsageWrong
+    })?;
+    let loaded = config::load(
+        &file.config,
+        board.as_ref(),
+        std::env::vars_os(),
+        check_routes,
+    );
+    match loaded {
+        Ok(loaded) => Ok((loaded, board)),
+        Err(problems) => {
+            out::error(&problems);
+            if let Some(board) = &board {
+                let id = board.id;
+                out::error(format_args!(
+                    "what is left out has the values of board {id}: docs/boards.md"
+                ));
+            }
+            Err(End::ConfigWrong)
+        }
+    }
 }
 
 /// Milliseconds since 1970.
@@ -174,7 +201,10 @@ mod tests {
     #[test]
     fn a_wrong_configuration_is_no_failure_of_usage() {
         assert_eq!(
-            check::check(Path::new("/nowhere/tidegate.toml")),
+            check::check(&ConfigFile {
+                config: "/nowhere/tidegate.toml".into(),
+                board: None,
+            }),
             End::ConfigWrong
         );
     }

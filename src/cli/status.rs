@@ -23,8 +23,8 @@ pub(super) struct Asked {
 
 /// Asks the gateway; tells what waits when none runs.
 pub(super) fn status(asked: &Asked) -> End {
-    let config = match load(&asked.file.config) {
-        Ok(loaded) => loaded.config,
+    let config = match load(&asked.file) {
+        Ok((loaded, _)) => loaded.config,
         Err(end) => return end,
     };
     tell(&config, asked.json).unwrap_or_else(|error| {

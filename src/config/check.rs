@@ -48,7 +48,7 @@ impl Reader<'_> {
         let plain = keys::without_indexes(path);
         let key = keys::key(TABLES, &plain);
         self.asked.insert(plain);
-        if let Some(value) = self.raw.value(path) {
+        if let Some(value) = self.raw.value(path).or_else(|| self.raw.below(path)) {
             return Some(value.clone());
         }
         let key = key?;

@@ -7,6 +7,7 @@ use super::checked::{Config, Delivery, Proxy, Route, Spool, SpoolMode};
 use super::problem::Problem;
 use super::raw::Raw;
 use super::units;
+use crate::board::Board;
 
 /// Checks the whole; adds to `raw.problems` and returns the warnings.
 pub(super) fn check(config: &mut Config, raw: &mut Raw) -> Vec<String> {
@@ -30,6 +31,28 @@ pub(super) fn check(config: &mut Config, raw: &mut Raw) -> Vec<String> {
     let (problems, warnings) = (found.problems, found.warnings);
     raw.problems.extend(problems);
     warnings
+}
+
+/// Share of a board's memory that records may take before it is told; the rest is for the system,
+/// and for what connections and streams cost.
+const MEMORY_SHARE: u64 = 4;
+
+/// Whether the records that may lie in memory are too many for the board.
+pub(super) fn memory(config: &Config, board: &Board) -> Option<String> {
+    // As many bytes as are unacknowledged may be in packets that are not whole yet.
+    let proxy = config.proxy.as_ref();
+    let proxy = proxy.map_or(0, |proxy| 2 * proxy.max_total_inflight_bytes as u64);
+    let records = proxy + config.spool.memory_max_bytes as u64;
+    let bound = (u64::from(board.profile.memory_mib) << 20) / MEMORY_SHARE;
+    (records > bound).then(|| {
+        format!(
+            "spool.memory_max_bytes and twice proxy.max_total_inflight_bytes are {}, more than {} \
+             (a quarter of the memory of board {}): the kernel may kill the gateway",
+            size(records),
+            size(bound),
+            board.id
+        )
+    })
 }
 
 struct Found<'r> {

@@ -16,7 +16,8 @@ Generated from `src/config/keys/`; `UPDATE=1 cargo test` rewrites it.
 Every key can be set by an environment variable, which wins over the file: `TIDEGATE__`, the table
 and the key, in capitals and joined by `__`. Lists are comma-separated there; tables, and lists of
 tables, are JSON and replace what the file says of them. `tidegate check` tells all that is wrong at
-once, with line or variable.
+once, with line or variable. Below both stands what is known of the board ([boards](boards.md)), and
+below that the defaults here.
 
 Exit codes of `tidegate`: 0 done, 1 the configuration is wrong, 2 the command line is wrong, 3 it
 failed while running.

@@ -26,6 +26,7 @@ mod tests;
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::board::Board;
 pub use checked::Config;
 pub use problem::{Place, Problem, Problems};
 
@@ -69,12 +70,14 @@ pub struct RouteProblem {
 /// Checks filters, templates and captures.
 pub type RouteCheck = fn(&checked::Proxy) -> RouteReport;
 
-/// Reads the configuration from `file`, with the overrides among `variables`.
+/// Reads the configuration from `file`, with the overrides among `variables`, and what `board` says
+/// below both.
 ///
 /// # Errors
 /// [`Problems`]: all of them.
 pub fn load(
     file: &Path,
+    board: Option<&Board>,
     variables: impl Iterator<Item = (OsString, OsString)>,
     routes: RouteCheck,
 ) -> Result<Loaded, Problems> {
@@ -97,16 +100,16 @@ pub fn load(
             "name a readable file with --config",
         )
     })?;
-    parse(file, &text, variables, routes)
+    parse((file, &text), board, variables, routes)
 }
 
-/// As [`load`], with the text of the file given.
+/// As [`load`], with the name of a file and its text.
 ///
 /// # Errors
 /// [`Problems`]: all of them.
 pub fn parse(
-    file: &Path,
-    text: &str,
+    (file, text): (&Path, &str),
+    board: Option<&Board>,
     variables: impl Iterator<Item = (OsString, OsString)>,
     routes: RouteCheck,
 ) -> Result<Loaded, Problems> {
@@ -117,8 +120,12 @@ pub fn parse(
     }
     problems.extend(environment::apply(keys::TABLES, &mut root, variables));
     let mut raw = raw::Raw::new(keys::TABLES, &root);
+    if let Some(board) = board {
+        raw.put_below(keys::TABLES, board);
+    }
     let (mut config, mut warnings) = check::build(&mut raw);
     warnings.extend(combine::check(&mut config, &mut raw));
+    warnings.extend(board.and_then(|board| combine::memory(&config, board)));
     if let Some(proxy) = &config.proxy {
         let report = check_routes(proxy, &raw, routes);
         problems.extend(report.0);

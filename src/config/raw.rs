@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use super::keys::{self, Key, Shape, Table};
 use super::problem::{Place, Problem};
-use super::tree::{Item, Node};
+use super::tree::{self, Item, Node};
 use super::{suggest, value};
+use crate::board::Board;
 use crate::secret::Source;
 
 /// A value of the type its key asks for.
@@ -33,6 +34,8 @@ pub(super) struct Raw {
     places: BTreeMap<String, Place>,
     /// Keys whose values were wrong: a problem is reported for each.
     refused: BTreeSet<String>,
+    /// What the board's profile says, by path; never of a repeated table.
+    below: BTreeMap<String, Value>,
     /// How often each repeated table stands there.
     counts: BTreeMap<String, usize>,
     /// What is wrong.
@@ -47,6 +50,29 @@ impl Raw {
             raw.table(tables, "", entries);
         }
         raw
+    }
+
+    /// Takes the board's values for what was not typed. A profile's mistakes are a test's to find.
+    pub(super) fn put_below(&mut self, tables: &[Table], board: &Board) {
+        self.below = Self::of_board(tables, board).values;
+    }
+
+    /// A board's profile held against `tables`.
+    pub(super) fn of_board(tables: &[Table], board: &Board) -> Self {
+        let (root, problems) = tree::from_toml(board.text);
+        let entries = match root.node {
+            Node::Table(entries) => entries,
+            _ => Vec::new(),
+        };
+        let config = entries.iter().find(|(name, _)| name == "config");
+        let mut raw = config.map_or_else(Self::default, |(_, item)| Self::new(tables, item));
+        raw.problems.extend(problems);
+        raw
+    }
+
+    /// What holds for a key that was not typed, as far as the board has a say in it.
+    pub(super) fn below(&self, path: &str) -> Option<&Value> {
+        self.below.get(path)
     }
 
     /// What was typed for the key at that shown path, if it was and is right.

@@ -233,7 +233,12 @@ mod tests {
     fn read(text: &str) -> Result<(Config, Vec<String>), Problems> {
         let text = format!("[kafka]\nbootstrap_servers = [\"k:9092\"]\n{text}");
         let routes = |_: &_| RouteReport::default();
-        let loaded = parse(Path::new("t.toml"), &text, std::iter::empty(), routes)?;
+        let loaded = parse(
+            (Path::new("t.toml"), &text),
+            None,
+            std::iter::empty(),
+            routes,
+        )?;
         Ok((loaded.config, loaded.warnings))
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::checked::{Delivery, LogFormat, OnFull, OnRefused, Proxy, SpoolMode};
 use super::*;
+use crate::board;
 use crate::kafka::Compression;
 
 const LEAST: &str = "[kafka]\nbootstrap_servers = [\"k:9092\"]\n";
@@ -18,7 +19,7 @@ fn read_with(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Problems>
     let variables = variables
         .iter()
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    parse(Path::new("t.toml"), text, variables, no_routes)
+    parse((Path::new("t.toml"), text), None, variables, no_routes)
 }
 
 fn read(text: &str) -> Config {
@@ -38,7 +39,7 @@ fn refused_with(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
 #[test]
 fn the_sample_is_taken_as_it_says() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tidegate.toml");
-    let loaded = load(Path::new(path), std::iter::empty(), no_routes).unwrap();
+    let loaded = load(Path::new(path), None, std::iter::empty(), no_routes).unwrap();
     assert_eq!(loaded.warnings, [""; 0]);
     let config = loaded.config;
     assert_eq!(config.gateway.id, "plant-7");
@@ -297,7 +298,13 @@ fn routes_are_checked_by_their_compiler_too() {
     let text = format!(
         "{LEAST}[[proxy.route]]\nmqtt = 'a'\ntopic = '{{x}}'\n[[proxy.route]]\nmqtt = 'b'\n"
     );
-    let told = parse(Path::new("t.toml"), &text, std::iter::empty(), compiler).unwrap_err();
+    let told = parse(
+        (Path::new("t.toml"), &text),
+        None,
+        std::iter::empty(),
+        compiler,
+    )
+    .unwrap_err();
     let told = told.to_string();
     assert_eq!(told.lines().count(), 2, "{told}");
     assert!(told.starts_with("t.toml:5: proxy.route[0].topic: {x} is no capture; known: line\n"));
@@ -309,7 +316,7 @@ fn routes_are_checked_by_their_compiler_too() {
 
 #[test]
 fn unreadable_files_and_bad_syntax() {
-    let missing = load(Path::new("/no/t.toml"), std::iter::empty(), no_routes).unwrap_err();
+    let missing = load(Path::new("/no/t.toml"), None, std::iter::empty(), no_routes).unwrap_err();
     assert!(
         missing
             .to_string()
@@ -333,6 +340,49 @@ fn values_that_may_be_secrets_are_not_told() {
         &[("TIDEGATE__KAFKA", "{\"password\": \"hunter2\" oops")],
     );
     assert!(!told.join("\n").contains("hunter2"), "{told:?}");
+}
+
+#[test]
+fn every_board_says_what_keys_take() {
+    for id in board::names() {
+        let board = board::named(id).unwrap();
+        let raw = raw::Raw::of_board(keys::TABLES, &board);
+        assert!(raw.problems.is_empty(), "{id}: {:?}", raw.problems);
+        let text = format!("{LEAST}[proxy]\ndefault_topic = \"t\"\n");
+        let file = (Path::new("t.toml"), text.as_str());
+        let loaded = parse(file, Some(&board), std::iter::empty(), no_routes).unwrap();
+        assert_eq!(loaded.warnings, [""; 0], "{id}");
+        for (table, keys) in &board.profile.config {
+            for (key, _) in keys.as_table().unwrap() {
+                let said = raw.value(&format!("{table}.{key}"));
+                assert!(said.is_some(), "{id}: {table}.{key}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_board_is_below_file_and_environment() {
+    let board = board::named("rpi-zero-2w").unwrap();
+    let parse = |text: &str, variables: Vec<(OsString, OsString)>| {
+        let text = format!("{LEAST}{text}");
+        let file = (Path::new("t.toml"), text.as_str());
+        parse(file, Some(&board), variables.into_iter(), no_routes).unwrap()
+    };
+    let config = parse("", Vec::new()).config;
+    assert_eq!(config.spool.max_bytes, 1 << 30);
+    assert_eq!(config.spool.sync_interval, Duration::from_millis(500));
+    assert!(config.proxy.is_none(), "a board makes no [proxy]");
+    let variable = ("TIDEGATE__SPOOL__SYNC_INTERVAL_MS".into(), "7".into());
+    let config = parse("[spool]\nmax_bytes = \"3GiB\"\n", vec![variable]).config;
+    assert_eq!(config.spool.max_bytes, 3 << 30);
+    assert_eq!(config.spool.sync_interval, Duration::from_millis(7));
+    let loaded = parse("[spool]\nmemory_max_bytes = \"200MiB\"\n", Vec::new());
+    assert!(
+        loaded.warnings.join("").contains("rpi-zero-2w"),
+        "{:?}",
+        loaded.warnings
+    );
 }
 
 #[test]

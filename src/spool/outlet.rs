@@ -130,6 +130,9 @@ pub trait Outlet: Send + Sync + std::fmt::Debug {
     /// [`Outlet::unresolved`] or [`Outlet::unknown_topics`] may have news.
     fn changed(&self) -> &tokio::sync::Notify;
 
+    /// The pump has come round once more: it is at work, or idle, and not stuck.
+    fn came_round(&self) {}
+
     /// Hands out records of streams that are resolved and not taken: those without a backlog first,
     /// then by priority. Records whose time to live has passed go to the ledger instead. A stream
     /// that `wanted` declines is left as it is (its broker is busy, or it waits for another try);

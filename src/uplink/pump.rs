@@ -140,6 +140,7 @@ impl<E: Engine> Pump<E> {
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
         let outlet = Arc::clone(&self.outlet);
         loop {
+            outlet.came_round();
             self.turn();
             let sleep = self.wake_at();
             tokio::select! {

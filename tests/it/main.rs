@@ -30,6 +30,7 @@ mod at_least_once;
 mod check;
 
 mod dependencies;
+mod device;
 mod tidy;
 
 mod road;

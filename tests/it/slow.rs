@@ -29,8 +29,8 @@ fn start() -> Kafka {
     kafka
 }
 
-/// How many of a topic's records were confirmed from then on; prints after how long.
-fn confirmed(spool: &MemorySpool, when: &str, topic: &str, from: Instant) -> usize {
+/// How many of a topic's records were confirmed from then on, and 99 % of them after how long.
+fn confirmed(spool: &MemorySpool, when: &str, topic: &str, from: Instant) -> (usize, Duration) {
     let events = spool.events();
     let mut times: Vec<Duration> = events
         .confirmed
@@ -51,7 +51,24 @@ fn confirmed(spool: &MemorySpool, when: &str, topic: &str, from: Instant) -> usi
         of_100(50),
         of_100(99)
     );
-    times.len()
+    (times.len(), of_100(99))
+}
+
+/// Of three looks, each of some seconds, at how a topic does: all that was confirmed, and the middle
+/// one of what 99 % took. A machine that stands still for a moment spoils one look.
+fn looked_at(spool: &MemorySpool, when: &str) -> [(usize, Duration); 3] {
+    let looks: Vec<_> = (0..3)
+        .map(|_| {
+            let start = Instant::now();
+            pause(Duration::from_secs(3));
+            TOPICS.map(|(topic, ..)| confirmed(spool, when, topic, start))
+        })
+        .collect();
+    [0, 1, 2].map(|topic| {
+        let mut times: Vec<Duration> = looks.iter().map(|look| look[topic].1).collect();
+        times.sort_unstable();
+        (looks.iter().map(|look| look[topic].0).sum(), times[1])
+    })
 }
 
 #[test]
@@ -63,11 +80,7 @@ fn a_frozen_replica_holds_up_those_that_need_it_and_no_others() {
     let topics = TOPICS.map(|(topic, _, _)| topic);
     under_loads(&spool, &topics, (4, 1), || {
         pause(Duration::from_secs(2));
-        let start = Instant::now();
-        pause(Duration::from_secs(3));
-        for topic in topics {
-            confirmed(&spool, "before", topic, start);
-        }
+        let before = looked_at(&spool, "before");
         let sent_apart = apart();
 
         let start = Instant::now();
@@ -79,12 +92,20 @@ fn a_frozen_replica_holds_up_those_that_need_it_and_no_others() {
         eprintln!("`none` flows {:.1?} after the freeze", start.elapsed());
         wait("broker 3 counts as dead", 40, || flows("two").then_some(()));
         eprintln!("`two` flows {:.1?} after the freeze", start.elapsed());
-        let (sent_apart, start) = (apart(), Instant::now());
-        pause(Duration::from_secs(5));
-        let during = topics.map(|topic| confirmed(&spool, "frozen", topic, start));
+        let sent_apart = apart();
+        let during = looked_at(&spool, "frozen");
         eprintln!("{} requests apart", apart() - sent_apart);
-        assert_eq!(during[0], 0, "the fault did not bite");
-        assert!(during[1] > 500 && during[2] > 500, "the well waited too");
+        assert_eq!(during[0].0, 0, "the fault did not bite");
+        for well in [1, 2] {
+            let ((_, before), (count, now)) = (before[well], during[well]);
+            assert!(count > 500, "the well waited too");
+            let bound = (2 * before).max(Duration::from_millis(50));
+            assert!(
+                now <= bound,
+                "{}: {now:.0?}, before {before:.0?}",
+                topics[well]
+            );
+        }
         assert!(apart() > sent_apart, "the sick were not sent apart");
         kafka.cluster("cont", &["3"]);
         wait("all of it flows", 60, || flows("all").then_some(()));

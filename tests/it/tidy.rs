@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 /// The top modules from the lowest up: each may import what stands in a layer below its own.
 /// `main.rs` and `lib.rs` only join them.
 const LAYERS: &[&[&str]] = &[
-    &["record", "metrics", "log", "backoff", "secret", "clock"],
+    &[
+        "record", "metrics", "log", "backoff", "secret", "clock", "notify", "board",
+    ],
     &["kafka"],
     &["config"],
     &["spool"],

@@ -49,8 +49,8 @@ pub(super) struct Verify {
 
 /// Reads and judges.
 pub(super) fn verify(asked: &Verify) -> End {
-    let config = match load(&asked.file.config) {
-        Ok(loaded) => loaded.config,
+    let config = match load(&asked.file) {
+        Ok((loaded, _)) => loaded.config,
         Err(end) => return end,
     };
     match look(asked, &config) {

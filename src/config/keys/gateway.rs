@@ -43,9 +43,9 @@ pub(super) const GATEWAY: Table = Table {
             kind: Kind::Choice(&["auto", "trusted"]),
             default: Default::Is("\"auto\""),
             doc: "When the clock is believed. `auto`: once the kernel says that NTP has put it \
-                  right (on 32-bit boards: systemd-timesyncd, by its file); until then records \
-                  carry the header `tidegate.clock` and are put right as soon as that is \
-                  possible. `trusted`: always, for a host whose clock is kept \
+                  right (on 32-bit boards, and where a sandbox forbids to ask it: \
+                  systemd-timesyncd, by its file); until then records carry the header \
+                  `tidegate.clock` and are put right as soon as that is possible. `trusted`: always, for a host whose clock is kept \
                   by means that the kernel does not hear of (virtual machines, some containers); \
                   a wrong clock then gives wrong timestamps, unmarked.",
         },

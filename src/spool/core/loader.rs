@@ -45,6 +45,7 @@ impl Shared {
     /// The thread's life.
     pub(super) fn load_until_stopped(&self) {
         loop {
+            self.rounds.loader.answer();
             let next = {
                 let mut state = self.state.lock();
                 if state.stopping {
@@ -355,8 +356,8 @@ impl Shared {
             if from >= end {
                 continue;
             }
-            let (stream, run) = (lost.stream, lost.run);
-            tracing::error!(stream = stream.0, %run, first = from, end, "records on disk are damaged");
+            let (stream, run, first) = (lost.stream, lost.run, from);
+            tracing::error!(stream = stream.0, %run, first, end, "records on disk are damaged");
             self.drop_range(stream, run, (from, end), Reason::Damaged);
             self.state.lock().offer(stream);
             self.changed.notify_one();

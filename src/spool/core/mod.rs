@@ -8,6 +8,7 @@
 //!   provisional streams.
 //! * `loader`: reads the backlog back, frame by frame, within a bound.
 //! * `recover`: from what lies on disk to a running spool.
+//! * `rounds`: whether the loops still go round.
 //! * `inspect`, `describe`, `runway`: what tools see. `by_hand`: what they take out.
 //!
 //! # Invariants
@@ -31,6 +32,7 @@ mod persist;
 mod quarantine;
 mod recover;
 mod room;
+mod rounds;
 mod runway;
 mod state;
 mod stream;
@@ -54,6 +56,7 @@ use crate::config::checked;
 use crate::metrics::{Counter, Metrics};
 pub use by_hand::HandError;
 pub use inspect::Look;
+use rounds::Rounds;
 pub use runway::Runway;
 use state::State;
 
@@ -94,6 +97,7 @@ pub(super) struct Shared {
     config: checked::Spool,
     metrics: Arc<Metrics>,
     samples: runway::Samples,
+    rounds: Rounds,
     clock: Arc<Clock>,
     started: Instant,
     threads: Mutex<Vec<JoinHandle<()>>>,

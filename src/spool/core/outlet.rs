@@ -21,6 +21,10 @@ impl Outlet for Spool {
         &self.shared.changed
     }
 
+    fn came_round(&self) {
+        self.shared.rounds.uplink.answer();
+    }
+
     fn take(&self, limits: &TakeLimits, wanted: Wanted<'_>) -> Vec<Taken> {
         let mut all = Vec::new();
         let mut declined = Vec::new();

@@ -79,6 +79,7 @@ pub(super) fn prepare(
         metrics,
         clock,
         samples: super::runway::Samples::default(),
+        rounds: super::rounds::Rounds::default(),
         started: Instant::now(),
         threads: Mutex::new(Vec::new()),
     };

@@ -36,7 +36,7 @@ const LIMITS: TakeLimits = TakeLimits {
     bytes_max: 4_000,
 };
 
-fn config() -> checked::Spool {
+pub(super) fn config() -> checked::Spool {
     checked::Spool {
         mode: SpoolMode::Hybrid,
         spill_after: Duration::ZERO,

@@ -50,6 +50,7 @@ impl Shared {
     pub(super) fn write_until_stopped(&self) {
         let mut clock = Clock::default();
         loop {
+            self.rounds.writer.answer();
             let stopping = self.wait_for_work(&clock);
             self.write_step(&mut clock, stopping);
             if stopping {

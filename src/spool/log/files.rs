@@ -28,6 +28,10 @@ pub(super) struct Segment {
     pub first_number: u64,
     /// The byte behind the last synced frame. Readers go no further.
     committed: AtomicU64,
+    /// That frame's serial, or the head's.
+    serial: AtomicU64,
+    /// The head's serial, 0 for none.
+    head: u64,
     freed: AtomicBool,
     /// What it holds, while it is not written at the segment's end.
     pub index: Mutex<Option<Box<Index>>>,
@@ -43,6 +47,8 @@ impl Segment {
             start: index.frames_start,
             first_number: index.first_number,
             committed: AtomicU64::new(index.frames_end),
+            serial: AtomicU64::new(file.serial),
+            head: file.head,
             freed: AtomicBool::new(false),
             index: Mutex::new((!sealed).then_some(index)),
         }
@@ -52,8 +58,22 @@ impl Segment {
         self.committed.load(Ordering::Acquire)
     }
 
-    pub fn commit(&self, end: u64) {
+    /// A frame that ends there is synced.
+    pub fn commit(&self, end: u64, serial: u64) {
+        self.serial.store(serial, Ordering::Relaxed);
         self.committed.store(end, Ordering::Release);
+    }
+
+    /// Its file, free.
+    pub fn free_file(&self) -> FreeFile {
+        FreeFile {
+            name: self.name.clone(),
+            file: self.file.clone(),
+            length: self.length,
+            generation: self.ident.generation,
+            serial: self.serial.load(Ordering::Relaxed),
+            head: self.head,
+        }
     }
 
     pub fn is_freed(&self) -> bool {
@@ -142,6 +162,10 @@ pub(super) struct FreeFile {
     pub length: u64,
     /// Of the segment it held, 0 for none.
     pub generation: u64,
+    /// Of the last frame or head in it, 0 for none.
+    pub serial: u64,
+    /// Of its head, 0 for none.
+    pub head: u64,
 }
 
 /// Files that are free, and the making of new ones.
@@ -153,24 +177,26 @@ pub(super) struct Files {
     /// Bytes of files that are left alone: of a newer version, or unreadable.
     pub alien_bytes: u64,
     pub next_name: u64,
-    /// Generation of the newest head that was written.
+    /// Serial of the newest head that was synced. What was said since stands in no head.
     pub newest_head: u64,
 }
 
 impl Files {
     /// A file for the next segment; after it `keep` more must be there or possible. `live` is what
-    /// segments take. The one with the newest checkpoint comes last: until a newer one is synced it
-    /// is the only whole one.
+    /// segments take. Those that say something that no other file does come last, and the one with
+    /// the newest head the very last.
     pub fn obtain(&mut self, live: u64, keep: usize) -> Result<FreeFile, AppendError> {
         let size = self.config.segment_bytes;
         let fits = |file: &FreeFile| file.length == size;
         let spare = self.spares() > keep;
-        let oldest = |files: &Self, newest_too: bool| {
-            let usable = files.free.iter().enumerate().filter(|(_, file)| {
-                fits(file) && (newest_too || file.generation != files.newest_head)
-            });
+        let oldest = |files: &Self, even_needed: bool| {
+            let usable = files
+                .free
+                .iter()
+                .enumerate()
+                .filter(|(_, file)| fits(file) && (even_needed || !files.is_needed(file)));
             usable
-                .min_by_key(|(_, file)| file.generation)
+                .min_by_key(|(_, file)| (file.head == files.newest_head, file.generation))
                 .map(|(at, _)| at)
         };
         if let Some(at) = oldest(self, false).filter(|_| spare) {
@@ -196,6 +222,11 @@ impl Files {
             .filter(|_| spare)
             .map(|at| self.free.swap_remove(at))
             .ok_or_else(|| self.full(live))
+    }
+
+    /// Whether a file says something since the newest head was written, or is that head's.
+    fn is_needed(&self, file: &FreeFile) -> bool {
+        file.serial > 0 && file.serial >= self.newest_head
     }
 
     /// Bytes of all files.
@@ -253,6 +284,8 @@ impl Files {
             file: made?,
             length: self.config.segment_bytes,
             generation: 0,
+            serial: 0,
+            head: 0,
         })
     }
 
@@ -288,7 +321,7 @@ impl Files {
     pub fn release(&mut self, file: FreeFile) {
         let kept: u64 = self.free.iter().map(|file| file.length).sum();
         let few = (self.config.max_bytes / 4).max(4 * self.config.segment_bytes);
-        let keep = kept + file.length <= few || file.generation == self.newest_head;
+        let keep = kept + file.length <= few || self.is_needed(&file);
         if keep && file.length == self.config.segment_bytes {
             self.free.push(file);
         } else {

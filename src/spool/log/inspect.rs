@@ -66,6 +66,8 @@ fn look_at(store: &dyn Store, name: &str) -> Kind {
         file,
         length,
         generation: 0,
+        serial: 0,
+        head: 0,
     };
     match read_head(free.file.as_ref()) {
         Ok(HeadRead::Good(head, bytes, entries)) if head.lane < LANES => {

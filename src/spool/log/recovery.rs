@@ -420,7 +420,7 @@ impl Opening {
             .max(head.serial + 1)
             .max(index.last_serial + 1);
         if candidate.head.is_some() {
-            log.files.newest_head = log.files.newest_head.max(generation);
+            log.files.newest_head = log.files.newest_head.max(head.serial);
         }
         let mut declared: HashSet<StreamId> = candidate.declared.into_iter().collect();
         for (serial, entry) in index.entries.sorted() {
@@ -442,7 +442,13 @@ impl Opening {
         });
         let last = index.last_number.max(head.first_number.saturating_sub(1));
         let synced = index.last_number.max(head.last_before);
-        let segment = Arc::new(Segment::new(candidate.ident, candidate.file, index, sealed));
+        let file = FreeFile {
+            generation,
+            serial: head.serial.max(index.last_serial),
+            head: head.serial,
+            ..candidate.file
+        };
+        let segment = Arc::new(Segment::new(candidate.ident, file, index, sealed));
         log.table.insert(segment.clone());
         if let Some(lane) = log.lanes.get_mut(usize::from(lane_id)) {
             lane.last_number = lane.last_number.max(last);

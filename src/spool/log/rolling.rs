@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::files::Segment;
+use super::files::{FreeFile, Segment};
 use super::index::Index;
 use super::scan::Ident;
 use super::segment::Head;
@@ -40,6 +40,7 @@ impl Log {
         let file = self.files.obtain(self.table.bytes(), keep)?;
         let generation = self.next_generation;
         self.next_generation += 1;
+        let serial = self.next_serial;
         let (head, start, declared) = self.head(lane_id, generation, catalog);
         let written = file
             .file
@@ -49,7 +50,13 @@ impl Log {
             self.files.release(file);
             return Err(error.into());
         }
-        self.files.newest_head = generation;
+        self.files.newest_head = serial;
+        let file = FreeFile {
+            generation,
+            serial,
+            head: serial,
+            ..file
+        };
         let first = self
             .lanes
             .get(usize::from(lane_id))

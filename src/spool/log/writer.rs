@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::entry::encode_sections;
-use super::files::{Files, FreeFile, Segment, Table};
+use super::files::{Files, Segment, Table};
 use super::frame::{self, Header};
 use super::index::Index;
 use super::packer::{Packed, Packer};
@@ -40,7 +40,7 @@ impl Open {
             index.add(header.serial, header.number, directory);
             index.frames_end = end;
         }
-        self.segment.commit(end);
+        self.segment.commit(end, header.serial);
     }
 }
 
@@ -255,12 +255,7 @@ impl Log {
             lane.open.take_if(|open| open.segment.ident == gone.ident);
             lane.closed.take_if(|id| *id == segment);
         }
-        self.files.release(FreeFile {
-            name: gone.name.clone(),
-            file: gone.file.clone(),
-            length: gone.length,
-            generation: segment.0,
-        });
+        self.files.release(gone.free_file());
     }
 
     /// Makes files for the next segments ahead of need, as the bounds allow: one to be written

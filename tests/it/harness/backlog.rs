@@ -33,7 +33,7 @@ pub struct Backlog {
 /// to `topics` of `partitions` each, which Kafka need not have met.
 pub fn make(gateway: &Gateway, bytes: u64, (topics, partitions): (&[String], u32)) -> Backlog {
     let no_routes = |_: &_| RouteReport::default();
-    let loaded = config::load(&gateway.config_path(), std::iter::empty(), no_routes).unwrap();
+    let loaded = config::load(&gateway.config_path(), None, std::iter::empty(), no_routes).unwrap();
     let _lock = tidegate::app::lock(&gateway.data_dir()).unwrap();
     let folder = gateway.data_dir().join("spool");
     let spool = Spool::open(&loaded.config.spool, &folder, Arc::new(Metrics::default())).unwrap();
