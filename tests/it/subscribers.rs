@@ -36,6 +36,7 @@ fn lines(mut child: Child) -> usize {
 #[test]
 fn what_goes_to_kafka_goes_to_subscribers_and_is_shared_by_groups() {
     let kafka = Kafka::shared();
+    kafka.create_topics(["site-g0", "site-g1"], 3);
     let mut gateway = Gateway::start(&kafka.bootstrap, ROUTES);
     let all = mosquitto_sub(&gateway, 3_000, "-i all -V mqttv5 -q 2 -t site/#");
     let old = mosquitto_sub(&gateway, 3_000, "-i old -V mqttv311 -q 1 -t site/+/#");
@@ -141,7 +142,9 @@ print(published)
 #[test]
 fn paho_gets_every_qos_what_waited_what_is_retained_and_wills() {
     let kafka = Kafka::shared();
-    let gateway = Gateway::start(&kafka.bootstrap, "");
+    kafka.create_topics(["subscribers"], 3);
+    let config = "[proxy]\ndefault_topic = \"subscribers\"";
+    let gateway = Gateway::start(&kafka.bootstrap, config);
     let mut published = 0;
     for version in ["4", "5"] {
         let port = gateway.mqtt.port().to_string();
