@@ -41,12 +41,16 @@ static CONFIG: LazyLock<checked::Proxy> = LazyLock::new(|| {
         topic = "t"
     "#;
     let none = |_: &checked::Proxy| RouteReport::default();
-    let loaded = config::parse("packets.toml".as_ref(), text, std::iter::empty(), none);
-    loaded
-        .expect("a good configuration")
-        .config
-        .proxy
-        .expect("a proxy")
+    config::parse(
+        ("packets.toml".as_ref(), text),
+        None,
+        std::iter::empty(),
+        none,
+    )
+    .expect("a good configuration")
+    .config
+    .proxy
+    .expect("a proxy")
 });
 
 /// A spool in which all is safe at once.

@@ -54,8 +54,8 @@ fn confirmed(spool: &MemorySpool, when: &str, topic: &str, from: Instant) -> (us
     (times.len(), of_100(99))
 }
 
-/// Of three looks, each of some seconds, at how a topic does: all that was confirmed, and the middle
-/// one of what 99 % took. A machine that stands still for a moment spoils one look.
+/// Of three looks, each of some seconds, at how a topic does: all that was confirmed, and the
+/// middle one of what 99 % took. A machine that stands still for a moment spoils one look.
 fn looked_at(spool: &MemorySpool, when: &str) -> [(usize, Duration); 3] {
     let looks: Vec<_> = (0..3)
         .map(|_| {

@@ -45,9 +45,10 @@ pub(super) const GATEWAY: Table = Table {
             doc: "When the clock is believed. `auto`: once the kernel says that NTP has put it \
                   right (on 32-bit boards, and where a sandbox forbids to ask it: \
                   systemd-timesyncd, by its file); until then records carry the header \
-                  `tidegate.clock` and are put right as soon as that is possible. `trusted`: always, for a host whose clock is kept \
-                  by means that the kernel does not hear of (virtual machines, some containers); \
-                  a wrong clock then gives wrong timestamps, unmarked.",
+                  `tidegate.clock` and are put right as soon as that is possible. `trusted`: \
+                  always, for a host whose clock is kept by means that the kernel does not hear \
+                  of (virtual machines, some containers); a wrong clock then gives wrong \
+                  timestamps, unmarked.",
         },
         Key {
             name: "clock_file",
