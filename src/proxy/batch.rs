@@ -412,8 +412,8 @@ impl Inbox {
             Packet::Ping => packet::pingresp(&mut self.out),
             Packet::Ack(Ack::Pubrel, id, _) => self.release(*id)?,
             Packet::Ack(kind, id, code) => self.acknowledged(*kind, *id, *code)?,
-            Packet::Subscribe(subscribe) => self.subscribe(subscribe),
-            Packet::Unsubscribe(id, filters) => self.unsubscribe(*id, filters),
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe)?,
+            Packet::Unsubscribe(id, filters) => self.unsubscribe(*id, filters)?,
             Packet::Disconnect(code, expiry) => return Ok(Progress::Goodbye(*code, *expiry)),
         }
         Ok(Progress::Read)

@@ -15,8 +15,8 @@ use super::bounds::Part;
 use super::buffer::ReadBuffer;
 use super::handshake::{self, Entered, Refused};
 use super::local::queue::Door;
-use super::packet::{self, Bad, Version, Will, reason};
-use super::session::{Claim, Delayed};
+use super::packet::{self, Bad, Version, reason};
+use super::session::{Claim, Delayed, KeptWill};
 use super::{Client, Shared};
 use crate::metrics::Counter;
 
@@ -97,7 +97,7 @@ struct Connection<S> {
     part: Part,
     claim: Claim,
     client: Client,
-    will: Option<Box<Will>>,
+    will: Option<KeptWill>,
     /// One and a half times the keep-alive.
     silence_max: Option<Duration>,
     /// When the bytes in the buffer came.
@@ -116,12 +116,17 @@ where
             connect,
             client_id,
             claim,
+            will,
             buffer,
         } = entered;
+        let packet_bytes_max = connect
+            .packet_bytes_max
+            .map_or(usize::MAX, |max| max as usize);
         let client = Client {
             id: Arc::clone(&claim.client_id),
             version: connect.version,
             session: Arc::clone(&claim.session),
+            packet_bytes_max,
             number: claim.number,
             header: shared.headers.client(&client_id),
         };
@@ -134,9 +139,7 @@ where
             number: claim.number,
             version: connect.version,
             receive_maximum: usize::from(receive_maximum),
-            packet_bytes_max: connect
-                .packet_bytes_max
-                .map_or(usize::MAX, |max| max as usize),
+            packet_bytes_max,
             acks: Arc::clone(&inbox.acks),
         });
         Self {
@@ -147,7 +150,7 @@ where
             part,
             claim,
             client,
-            will: connect.will.map(Box::new),
+            will,
             silence_max: (!keep_alive.is_zero()).then_some(keep_alive * 3 / 2),
             last_read: Instant::now(),
             heard: Instant::now(),
@@ -255,6 +258,7 @@ where
                     if more {
                         // What the client has sent is looked at in between.
                         self.inbox.acks.news.notify_one();
+                        tokio::task::yield_now().await;
                     }
                     // Acknowledgements that left may have made room.
                     if progress == Progress::Read || !freed {
@@ -350,12 +354,12 @@ where
         if silent {
             return;
         }
-        if will.delay > 0 && keeps_session {
-            let delay = Duration::from_secs(will.delay.into());
+        if will.0.delay > 0 && keeps_session {
+            let delay = Duration::from_secs(will.0.delay.into());
             let client = self.client.clone();
             self.claim.will = Some((delay, Delayed { will, client }));
         } else {
-            self.inbox.will(&will);
+            self.inbox.will(&will.0);
         }
     }
 }

@@ -62,6 +62,7 @@ struct Shared {
     local: Arc<local::Local>,
     bounds: Arc<bounds::Bounds>,
     unfinished: Arc<bounds::Unfinished>,
+    wills: Arc<bounds::Wills>,
     shutdown: CancellationToken,
     open: AtomicU64,
 }
@@ -72,6 +73,8 @@ struct Client {
     id: Arc<str>,
     version: packet::Version,
     session: Arc<session::Session>,
+    /// Largest packet it takes.
+    packet_bytes_max: usize,
     /// Its connection's number.
     number: u64,
     header: routes::ClientHeader,
@@ -100,6 +103,7 @@ impl Shared {
             )),
             bounds: Arc::new(bounds::Bounds::new(config.max_total_inflight_bytes)),
             unfinished: Arc::new(bounds::Unfinished::new(config.max_total_inflight_bytes)),
+            wills: Arc::default(),
             config: config.clone(),
             intake,
             local,
@@ -109,10 +113,11 @@ impl Shared {
         })
     }
 
-    /// Publishes the wills whose delay has passed, or whose session has.
+    /// Publishes the wills whose delay has passed, or whose session has; forgets what has expired.
     fn publish_due(self: &Arc<Self>) {
+        self.local.expire();
         for delayed in self.sessions.due() {
-            batch::Inbox::new(Arc::clone(self), delayed.client).will(&delayed.will);
+            batch::Inbox::new(Arc::clone(self), delayed.client).will(&delayed.will.0);
         }
     }
 

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
+use super::bounds::WillPart;
 use super::local::Local;
 use super::local::queue::Outbox;
 use super::packet::Will;
@@ -155,11 +156,14 @@ struct Entry {
     will: Option<((Instant, u64), Delayed)>,
 }
 
+/// A will, and its part of the bound of all.
+pub type KeptWill = Box<(Will, WillPart)>;
+
 /// A will that waits for its delay to pass.
 #[derive(Debug)]
 pub struct Delayed {
     /// What is to be published.
-    pub will: Box<Will>,
+    pub will: KeptWill,
     /// Whose it is.
     pub(super) client: super::Client,
 }

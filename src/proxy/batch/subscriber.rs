@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Fate, Inbox, When};
-use crate::proxy::packet::{self, Ack, Bad, Properties, Publish, Subscribe, Will};
+use crate::proxy::packet::{self, Ack, Bad, Properties, Publish, Subscribe, Will, reason};
 use crate::spool::{Incoming, Settle, Ticket};
 
 /// Bytes for a subscriber that are written before the client is listened to again.
@@ -20,22 +20,33 @@ impl Settle for Nobody {
 }
 
 impl Inbox {
-    pub(super) fn subscribe(&mut self, subscribe: &Subscribe) {
+    pub(super) fn subscribe(&mut self, subscribe: &Subscribe) -> Result<(), Bad> {
         let outbox = &self.client.session.outbox;
-        let one = |filter| {
-            self.shared
-                .local
-                .subscribe(outbox, filter, subscribe.identifier)
-        };
-        let codes: Vec<u8> = subscribe.filters.iter().map(one).collect();
+        let codes = self.shared.local.subscribe_all(outbox, subscribe);
+        let before = self.out.len();
         packet::suback(&mut self.out, self.client.version, subscribe.id, &codes);
+        self.fits(before)
     }
 
-    pub(super) fn unsubscribe(&mut self, id: u16, filters: &[String]) {
+    pub(super) fn unsubscribe(&mut self, id: u16, filters: &[String]) -> Result<(), Bad> {
         let outbox = &self.client.session.outbox;
         let one = |filter: &String| self.shared.local.unsubscribe(outbox, filter);
         let codes: Vec<u8> = filters.iter().map(one).collect();
+        let before = self.out.len();
         packet::unsuback(&mut self.out, self.client.version, id, &codes);
+        self.fits(before)
+    }
+
+    /// Whether the client takes an answer of this size (section 3.1.2.11.4).
+    fn fits(&mut self, before: usize) -> Result<(), Bad> {
+        if self.out.len() - before <= self.client.packet_bytes_max {
+            return Ok(());
+        }
+        self.out.truncate(before);
+        Err(Bad {
+            reason: reason::TOO_LARGE,
+            what: "answer larger than the client takes",
+        })
     }
 
     /// PUBACK, PUBREC or PUBCOMP.
@@ -50,7 +61,8 @@ impl Inbox {
     /// Appends messages for the client. `true`: there are more.
     pub fn deliver(&mut self) -> bool {
         let outbox = &self.client.session.outbox;
-        outbox.take(self.client.number, &mut self.out, DELIVERY_BYTES)
+        let out = (&mut self.out, DELIVERY_BYTES);
+        self.shared.local.deliver(outbox, self.client.number, out)
     }
 
     /// Publishes a will. Its client is gone: a refusal goes to the ledger, and nobody waits for

@@ -8,13 +8,13 @@ use tokio::time::Instant;
 use crate::proxy::packet::{Properties, Publish};
 
 /// Memory that a message takes beside its topic and payload, in bytes, about.
-const OVERHEAD: usize = 128;
+const OVERHEAD: usize = 256;
 
 /// What was published.
 #[derive(Debug)]
 pub struct Message {
     /// Its whole topic.
-    pub topic: Box<[u8]>,
+    pub topic: Arc<[u8]>,
     /// What it says.
     pub payload: Box<[u8]>,
     /// 0, 1 or 2.

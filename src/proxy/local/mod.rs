@@ -26,10 +26,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use self::message::Message;
-use self::queue::{Grant, Limits, Outbox};
+use self::queue::{Grant, Limits, Outbox, Search};
 use self::retained::Retained;
 use self::tree::{Here, LEVELS_MAX, Options, Subscription, Tree};
-use super::packet::{Filter, Publish, RetainHandling, reason};
+use super::packet::{Filter, Publish, RetainHandling, Subscribe, reason};
 use super::topic;
 use crate::config::checked;
 use crate::metrics::{Counter, Gauge, Metrics};
@@ -88,7 +88,7 @@ impl Local {
         self.limits.metrics.set(Gauge::Subscriptions, now as u64);
     }
 
-    /// Subscribes a session to a valid filter, and offers it what is retained. Returns SUBACK's
+    /// Subscribes a session to a valid filter, and has it get what is retained. Returns SUBACK's
     /// reason code.
     pub fn subscribe(&self, to: &Arc<Outbox>, filter: &Filter, identifier: Option<u32>) -> u8 {
         let Some((group, levels)) = topic::split_share(&filter.text) else {
@@ -103,12 +103,13 @@ impl Local {
             as_published: filter.as_published,
             identifier,
         };
-        let is_new = {
+        let (is_new, text) = {
             let mut filters = to.filters.lock();
             let Some(filters) = filters.as_mut() else {
                 return reason::UNSPECIFIED;
             };
-            if !filters.contains(&*filter.text) && filters.len() >= self.subscriptions_max {
+            let known = filters.get(&*filter.text).cloned();
+            if known.is_none() && filters.len() >= self.subscriptions_max {
                 return reason::QUOTA;
             }
             let subscription = Subscription {
@@ -118,8 +119,9 @@ impl Local {
             let Some(is_new) = self.tree.write().insert(group, levels, subscription) else {
                 return reason::QUOTA;
             };
-            filters.insert(filter.text.as_str().into());
-            is_new
+            let text = known.unwrap_or_else(|| filter.text.as_str().into());
+            filters.insert(Arc::clone(&text));
+            (is_new, text)
         };
         if is_new {
             self.count(|all| all.fetch_add(1, Ordering::Relaxed) + 1);
@@ -130,14 +132,46 @@ impl Local {
             RetainHandling::Never => false,
         };
         if retained && group.is_none() {
-            self.offer_retained(to, levels, &options);
+            to.search(Search {
+                filter: text,
+                options,
+                after: Box::default(),
+            });
         }
         filter.qos
     }
 
-    fn offer_retained(&self, to: &Outbox, filter: &str, options: &Options) {
-        let found = self.retained.lock().matching(filter, Instant::now());
-        for message in found {
+    /// Answers the filters of a SUBSCRIBE; those beyond what a client may have are not looked at.
+    pub fn subscribe_all(&self, to: &Arc<Outbox>, subscribe: &Subscribe) -> Vec<u8> {
+        let one = |(at, filter)| {
+            if at < self.subscriptions_max {
+                self.subscribe(to, filter, subscribe.identifier)
+            } else {
+                reason::QUOTA
+            }
+        };
+        subscribe.filters.iter().enumerate().map(one).collect()
+    }
+
+    /// Appends what a client may get now, about `bytes_max` at once. `true`: there is more.
+    pub fn deliver(
+        &self,
+        to: &Outbox,
+        connection: u64,
+        (out, bytes_max): (&mut Vec<u8>, usize),
+    ) -> bool {
+        let searched = self.search(to, connection);
+        to.take(connection, out, bytes_max) || searched
+    }
+
+    /// One step of looking for retained messages. `false`: there is nothing to look for, or no room.
+    fn search(&self, to: &Outbox, connection: u64) -> bool {
+        let Some((mut search, room)) = to.next_search(connection) else {
+            return false;
+        };
+        let options = search.options;
+        let found = self.retained.lock().find(&search, room, Instant::now());
+        for message in found.messages {
             if options.no_local && message.from == to.client_id {
                 continue;
             }
@@ -147,6 +181,20 @@ impl Local {
                 identifiers: options.identifier.into_iter().collect(),
             };
             to.offer(&message, grant);
+        }
+        if let Some(until) = found.until {
+            search.after = (*until).into();
+            to.go_on(search);
+        }
+        true
+    }
+
+    /// Forgets the retained messages that have expired.
+    pub fn expire(&self) {
+        let mut retained = self.retained.lock();
+        if retained.expire(Instant::now()) {
+            let count = retained.count() as u64;
+            self.limits.metrics.set(Gauge::Retained, count);
         }
     }
 
@@ -160,6 +208,7 @@ impl Local {
         if !known {
             return reason::NO_SUBSCRIPTION;
         }
+        to.forget_search(filter);
         self.remove(to, filter);
         reason::SUCCESS
     }

@@ -11,22 +11,28 @@
 //! - At most the client's receive maximum of messages is unacknowledged.
 //! - After a new connection what was sent goes first, in its order: PUBLISH with DUP, or PUBREL.
 
+mod search;
+mod sending;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
-use super::encode::{Delivery, publish};
 use super::message::Message;
 use crate::metrics::{Counter, Metrics};
 use crate::proxy::acks::Acks;
-use crate::proxy::packet::{self, Ack, Version, reason};
+use crate::proxy::packet::Version;
+
+pub use search::{Room, Search};
+pub use sending::Unexpected;
 
 /// Memory that a copy takes beside its message, in bytes, about.
 const COPY_BYTES: usize = 64;
+/// Places that an empty queue keeps.
+const CAPACITY_KEPT: usize = 64;
 
 /// What all outboxes share.
 #[derive(Debug)]
@@ -99,6 +105,9 @@ struct State {
     /// QoS 0, and QoS 1 and 2: apart, for QoS 0 does not wait for acknowledgements.
     fleeting: VecDeque<Waiting>,
     lasting: VecDeque<Waiting>,
+    lasting_bytes: usize,
+    /// Filters whose retained messages are to be looked for.
+    searches: VecDeque<Search>,
     flights: HashMap<u16, Flight>,
     /// Packet ids to send again on this connection.
     again: VecDeque<u16>,
@@ -116,19 +125,23 @@ pub struct Outbox {
     /// Whose it is.
     pub client_id: Arc<str>,
     /// The filters it subscribes to, as written; `None` when the session has ended.
-    pub filters: Mutex<Option<HashSet<Box<str>>>>,
+    pub filters: Mutex<Option<HashSet<Arc<str>>>>,
     limits: Arc<Limits>,
     connected: AtomicBool,
     work: AtomicBool,
+    searching: AtomicBool,
     state: Mutex<State>,
 }
 
-/// The client acknowledged what it must not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unexpected;
+/// Memory that a copy counts for, in bytes: each as if it had the message for itself.
+fn size(message: &Message, grant: &Grant) -> usize {
+    COPY_BYTES + message.bytes() + size_of_val(&*grant.identifiers)
+}
 
-fn size(message: &Message) -> usize {
-    COPY_BYTES + message.bytes()
+impl Waiting {
+    fn bytes(&self) -> usize {
+        size(&self.message, &self.grant)
+    }
 }
 
 impl Outbox {
@@ -142,6 +155,7 @@ impl Outbox {
             limits,
             connected: AtomicBool::new(false),
             work: AtomicBool::new(false),
+            searching: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -177,7 +191,7 @@ impl Outbox {
         self.connected.store(false, Ordering::Relaxed);
         let fleeting = std::mem::take(&mut state.fleeting);
         for waiting in fleeting {
-            self.free(&mut state, size(&waiting.message));
+            self.free(&mut state, waiting.bytes());
         }
     }
 
@@ -209,7 +223,7 @@ impl Outbox {
         if state.ended || (grant.qos == 0 && state.door.is_none()) {
             return;
         }
-        let bytes = size(message);
+        let bytes = size(message, &grant);
         if !self.make_room(&mut state, grant.qos, bytes) {
             self.dropped(if grant.qos == 0 {
                 Counter::UndeliveredQos0
@@ -232,6 +246,7 @@ impl Outbox {
             state.fleeting.push_back(waiting);
         } else {
             state.lasting.push_back(waiting);
+            state.lasting_bytes += bytes;
         }
         if let Some(door) = &state.door
             && !self.work.swap(true, Ordering::Release)
@@ -243,204 +258,44 @@ impl Outbox {
     /// Drops what is older, if that helps. `false`: the message does not fit.
     fn make_room(&self, state: &mut State, qos: u8, bytes: usize) -> bool {
         let limits = &self.limits;
-        if bytes > limits.bytes_max {
+        let over = |used: usize, max: usize| (used + bytes).saturating_sub(max);
+        let total = limits.total.load(Ordering::Relaxed);
+        let excess = over(state.bytes, limits.bytes_max).max(over(total, limits.total_max));
+        if qos == 0 {
+            return excess == 0 && state.fleeting.len() < limits.messages_max;
+        }
+        // What others have queued, or what is on the way, does not go for this.
+        if excess > state.lasting_bytes {
             return false;
         }
-        loop {
-            let waiting = if qos == 0 {
-                state.fleeting.len()
-            } else {
-                state.lasting.len()
+        let mut freed = 0;
+        while freed < excess || state.lasting.len() >= limits.messages_max {
+            let Some(oldest) = state.pop_lasting() else {
+                return freed >= excess;
             };
-            let fits = waiting < limits.messages_max
-                && state.bytes + bytes <= limits.bytes_max
-                && limits.total.load(Ordering::Relaxed) + bytes <= limits.total_max;
-            if fits || qos == 0 {
-                return fits;
-            }
-            let Some(oldest) = state.lasting.pop_front() else {
-                return false;
-            };
-            self.free(state, size(&oldest.message));
+            freed += oldest.bytes();
+            self.free(state, oldest.bytes());
             self.dropped(Counter::UndeliveredFull);
         }
-    }
-
-    /// Appends what the client may get now, about `bytes_max` at once. `true`: there is more.
-    pub fn take(&self, connection: u64, out: &mut Vec<u8>, bytes_max: usize) -> bool {
-        if !self.work.load(Ordering::Acquire) {
-            return false;
-        }
-        let mut state = self.state.lock();
-        self.work.store(false, Ordering::Relaxed);
-        let Some(door) = state.door.take() else {
-            return false;
-        };
-        let mut more = false;
-        if door.number == connection {
-            let now = Instant::now();
-            let end = out.len() + bytes_max;
-            while self.take_one(&mut state, &door, out, now) {
-                if out.len() >= end {
-                    more = true;
-                    break;
-                }
-            }
-        }
-        state.door = Some(door);
-        if more {
-            self.work.store(true, Ordering::Relaxed);
-        }
-        more
-    }
-
-    /// Sends, or drops, one message. `false`: there is none that may go.
-    fn take_one(&self, state: &mut State, door: &Door, out: &mut Vec<u8>, now: Instant) -> bool {
-        let sent = state.flights.len().saturating_sub(state.again.len());
-        let room = sent < door.receive_maximum;
-        if room && let Some(id) = state.again.pop_front() {
-            self.repeat(state, door, out, (id, now));
-            return true;
-        }
-        let room = room && state.again.is_empty();
-        let lasting = state.lasting.front().filter(|_| room);
-        let fleeting = state.fleeting.front();
-        let first_lasts = match (lasting, fleeting) {
-            (Some(lasting), Some(fleeting)) => lasting.number < fleeting.number,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        let next = if first_lasts {
-            state.lasting.pop_front()
-        } else {
-            state.fleeting.pop_front()
-        };
-        let Some(waiting) = next else {
-            if state.fleeting.is_empty() && state.fleeting.capacity() > 64 {
-                state.fleeting = VecDeque::new();
-            }
-            return false;
-        };
-        self.send(state, door, out, (waiting, now));
         true
-    }
-
-    fn send(
-        &self,
-        state: &mut State,
-        door: &Door,
-        out: &mut Vec<u8>,
-        (waiting, now): (Waiting, Instant),
-    ) {
-        let bytes = size(&waiting.message);
-        let qos = waiting.grant.qos;
-        let id = if qos > 0 { state.free_id() } else { 0 };
-        let copy = Delivery {
-            message: &waiting.message,
-            grant: &waiting.grant,
-            id,
-            again: false,
-        };
-        if waiting.message.is_expired(now) {
-            self.free(state, bytes);
-            self.dropped(Counter::UndeliveredExpired);
-        } else if !publish(out, door.version, &copy, (door.packet_bytes_max, now)) {
-            self.free(state, bytes);
-            self.dropped(Counter::UndeliveredTooLarge);
-        } else {
-            self.dropped(Counter::Delivered);
-            if qos == 0 {
-                self.free(state, bytes);
-                return;
-            }
-            state.last_id = id;
-            let flight = Flight {
-                number: waiting.number,
-                qos,
-                bytes,
-                stage: Stage::Sent(waiting.message, waiting.grant),
-            };
-            state.flights.insert(id, flight);
-        }
-    }
-
-    /// Sends again what the last connection had sent.
-    fn repeat(&self, state: &mut State, door: &Door, out: &mut Vec<u8>, (id, now): (u16, Instant)) {
-        let fits = match state.flights.get(&id).map(|flight| &flight.stage) {
-            None => return,
-            Some(Stage::Released) => {
-                packet::ack(out, door.version, Ack::Pubrel, id, reason::SUCCESS);
-                true
-            }
-            Some(Stage::Sent(message, grant)) => {
-                let copy = Delivery {
-                    message,
-                    grant,
-                    id,
-                    again: true,
-                };
-                publish(out, door.version, &copy, (door.packet_bytes_max, now))
-            }
-        };
-        if !fits {
-            self.forget(state, id);
-            self.dropped(Counter::UndeliveredTooLarge);
-        }
-    }
-
-    fn forget(&self, state: &mut State, id: u16) {
-        if let Some(flight) = state.flights.remove(&id) {
-            self.free(state, flight.bytes);
-        }
-        if state.flights.is_empty() && state.flights.capacity() > 64 {
-            state.flights = HashMap::new();
-        }
-        self.work.store(true, Ordering::Release);
-    }
-
-    /// The client acknowledges. `Ok(true)`: a PUBREL is due.
-    ///
-    /// # Errors
-    /// [`Unexpected`] when the message is not at a stage that this ends. An id that is not known
-    /// may be of a session that has ended, and is passed over.
-    pub fn acknowledge(&self, kind: Ack, id: u16, code: u8) -> Result<bool, Unexpected> {
-        let mut state = self.state.lock();
-        let unknown = kind == Ack::Pubrec && code < reason::UNSPECIFIED;
-        // What this connection was not sent yet it cannot acknowledge.
-        let unsent = state.again.contains(&id);
-        let Some(flight) = state.flights.get_mut(&id).filter(|_| !unsent) else {
-            return Ok(unknown);
-        };
-        match (kind, flight.qos, &flight.stage) {
-            (Ack::Puback, 1, Stage::Sent(..)) | (Ack::Pubcomp, 2, Stage::Released) => {
-                self.forget(&mut state, id);
-                Ok(false)
-            }
-            (Ack::Pubrec, 2, _) if code >= reason::UNSPECIFIED => {
-                self.forget(&mut state, id);
-                Ok(false)
-            }
-            (Ack::Pubrec, 2, _) => {
-                flight.stage = Stage::Released;
-                let bytes = std::mem::take(&mut flight.bytes);
-                self.free(&mut state, bytes);
-                Ok(true)
-            }
-            _ => Err(Unexpected),
-        }
     }
 }
 
 impl State {
-    /// The next packet id that is not in use. There is one, for a receive maximum is at most
-    /// 65,535 and this is called below it.
-    fn free_id(&self) -> u16 {
-        let mut id = self.last_id;
-        loop {
-            id = id.checked_add(1).unwrap_or(1);
-            if !self.flights.contains_key(&id) {
-                return id;
-            }
+    fn pop_lasting(&mut self) -> Option<Waiting> {
+        let first = self.lasting.pop_front()?;
+        self.lasting_bytes = self.lasting_bytes.saturating_sub(first.bytes());
+        if self.lasting.is_empty() && self.lasting.capacity() > CAPACITY_KEPT {
+            self.lasting = VecDeque::new();
         }
+        Some(first)
+    }
+
+    fn pop_fleeting(&mut self) -> Option<Waiting> {
+        let first = self.fleeting.pop_front()?;
+        if self.fleeting.is_empty() && self.fleeting.capacity() > CAPACITY_KEPT {
+            self.fleeting = VecDeque::new();
+        }
+        Some(first)
     }
 }

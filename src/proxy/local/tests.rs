@@ -25,8 +25,12 @@ struct Bench {
 }
 
 fn bench() -> Bench {
+    bench_with(&BOUNDS)
+}
+
+fn bench_with(bounds: &checked::Local) -> Bench {
     let metrics = Arc::new(Metrics::default());
-    let local = Local::new(&BOUNDS, Arc::clone(&metrics));
+    let local = Local::new(bounds, Arc::clone(&metrics));
     Bench { local, metrics }
 }
 
@@ -63,46 +67,58 @@ impl Bench {
     }
 }
 
-/// Attaches a connection and returns what it gets.
-fn attach(to: &Arc<Outbox>, number: u64, receive_maximum: usize) {
+fn door(to: &Arc<Outbox>, number: u64, receive_maximum: usize) -> queue::Door {
     let session = Arc::new(Session::new(Arc::clone(to)));
-    to.attach(queue::Door {
+    queue::Door {
         number,
         version: Version::V3,
         receive_maximum,
         packet_bytes_max: 200,
         acks: Arc::new(Acks::new(Arc::new(Bounds::new(1_000)), session)),
-    });
-}
-
-/// First bytes, packet ids and payloads of packets to the topic `t`.
-fn got(to: &Outbox, number: u64) -> Vec<(u8, u16, String)> {
-    let mut out = Vec::new();
-    to.take(number, &mut out, 10_000);
-    let mut all = Vec::new();
-    let mut rest = &out[..];
-    while let [first, length, tail @ ..] = rest {
-        let (body, next) = tail.split_at(usize::from(*length));
-        rest = next;
-        let qos = first >> 1 & 3;
-        let at = match (first >> 4, qos) {
-            (3, 0) => (3, 0),
-            (3, _) => (3, 2),
-            _ => (0, 2),
-        };
-        let id = body.get(at.0..at.0 + at.1).filter(|id| !id.is_empty());
-        let id = id.map_or(0, |id| u16::from_be_bytes([id[0], id[1]]));
-        let text = String::from_utf8_lossy(&body[at.0 + at.1..]).into_owned();
-        all.push((*first, id, text));
     }
-    all
 }
 
-fn texts(to: &Outbox, number: u64) -> Vec<String> {
-    got(to, number)
-        .into_iter()
-        .map(|(_, _, text)| text)
-        .collect()
+fn attach(to: &Arc<Outbox>, number: u64, receive_maximum: usize) {
+    to.attach(door(to, number, receive_maximum));
+}
+
+impl Bench {
+    /// What a connection is to write now.
+    fn bytes(&self, to: &Outbox, number: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        while self.local.deliver(to, number, (&mut out, 10_000)) {}
+        out
+    }
+
+    /// First bytes, packet ids and payloads of short packets of 3.1.1.
+    fn got(&self, to: &Outbox, number: u64) -> Vec<(u8, u16, String)> {
+        let out = self.bytes(to, number);
+        let mut all = Vec::new();
+        let mut rest = &out[..];
+        while let [first, length, tail @ ..] = rest {
+            let (body, next) = tail.split_at(usize::from(*length));
+            rest = next;
+            let topic = 2 + usize::from(body[1]);
+            let (id, text) = match (first >> 4, first >> 1 & 3) {
+                (3, 0) => (0, topic),
+                (3, _) => (topic, topic + 2),
+                _ => (0, 2),
+            };
+            let id = body.get(id..text).filter(|id| id.len() == 2);
+            let id = id.map_or(0, |id| u16::from_be_bytes([id[0], id[1]]));
+            all.push((
+                *first,
+                id,
+                String::from_utf8_lossy(&body[text..]).into_owned(),
+            ));
+        }
+        all
+    }
+
+    fn texts(&self, to: &Outbox, number: u64) -> Vec<String> {
+        let all = self.got(to, number).into_iter();
+        all.map(|(_, _, text)| text).collect()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,8 +134,8 @@ async fn each_client_gets_a_message_once_at_the_highest_qos() {
     attach(&c, 2, 10);
     b.publish("t", 2, b"x");
     b.publish("$SYS", 2, b"hidden");
-    assert_eq!(got(&a, 1), [(0x32, 1, "x".to_owned())]);
-    assert_eq!(got(&c, 2), [(0x32, 1, "x".to_owned())]);
+    assert_eq!(b.got(&a, 1), [(0x32, 1, "x".to_owned())]);
+    assert_eq!(b.got(&c, 2), [(0x32, 1, "x".to_owned())]);
     assert_eq!(b.local.unsubscribe(&c, "t/#"), reason::SUCCESS);
     assert_eq!(b.local.unsubscribe(&c, "t/#"), reason::NO_SUBSCRIPTION);
     b.local.end(&a);
@@ -140,11 +156,11 @@ async fn a_group_shares_and_prefers_who_is_there() {
     for _ in 0..4 {
         b.publish("t", 2, b"x");
     }
-    assert_eq!((got(&a, 1).len(), got(&c, 2).len()), (2, 2));
+    assert_eq!((b.got(&a, 1).len(), b.got(&c, 2).len()), (2, 2));
     a.detach(1);
     b.publish("t", 2, b"y");
     b.publish("t", 2, b"z");
-    assert_eq!(texts(&c, 2), ["y", "z"]);
+    assert_eq!(b.texts(&c, 2), ["y", "z"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,7 +173,7 @@ async fn no_local_is_the_publishers_client_id() {
     attach(&a, 1, 10);
     b.publish_as("a", "t", 0, (b"own", None));
     b.publish_as("b", "t", 0, (b"other", None));
-    assert_eq!(texts(&a, 1), ["other"]);
+    assert_eq!(b.texts(&a, 1), ["other"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,28 +187,28 @@ async fn retained_messages_are_set_cleared_bounded_and_expire() {
     let a = b.client("a");
     attach(&a, 1, 10);
     b.subscribe(&a, "t", 2);
-    assert_eq!(got(&a, 1), [(0x33, 1, "new".to_owned())]);
+    assert_eq!(b.got(&a, 1), [(0x33, 1, "new".to_owned())]);
     let mut again = filter("t", 0);
     again.handling = RetainHandling::New;
     b.local.subscribe(&a, &again, None);
     again.handling = RetainHandling::Never;
     b.local.subscribe(&a, &again, None);
     b.subscribe(&a, "$share/g/t", 0);
-    assert!(got(&a, 1).is_empty());
+    assert!(b.got(&a, 1).is_empty());
     b.publish("t", 1, b"");
-    assert_eq!(texts(&a, 1), ["", ""]);
+    assert_eq!(b.texts(&a, 1), ["", ""]);
     b.local.unsubscribe(&a, "$share/g/t");
     b.subscribe(&a, "t", 0);
-    assert!(got(&a, 1).is_empty());
+    assert!(b.got(&a, 1).is_empty());
     let short = Properties {
         expiry_s: Some(5),
         ..Properties::default()
     };
     b.publish_as("p", "t", 1, (b"short", Some(short)));
-    assert_eq!(texts(&a, 1), ["short"]);
+    assert_eq!(b.texts(&a, 1), ["short"]);
     tokio::time::advance(Duration::from_secs(6)).await;
     b.subscribe(&a, "t/#", 0);
-    assert_eq!(got(&a, 1).len(), 1);
+    assert_eq!(b.got(&a, 1).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,31 +223,31 @@ async fn a_queue_is_bounded_and_what_was_sent_is_sent_again() {
     assert_eq!(b.metrics.count(Counter::UndeliveredFull), 1);
     attach(&a, 1, 2);
     let id = |text: &str, id, first| (first, id, text.to_owned());
-    assert_eq!(got(&a, 1), [id("2", 1, 0x32), id("3", 2, 0x32)]);
+    assert_eq!(b.got(&a, 1), [id("2", 1, 0x32), id("3", 2, 0x32)]);
     b.publish("t", 0, b"passes");
-    assert_eq!(texts(&a, 1), ["passes"]);
+    assert_eq!(b.texts(&a, 1), ["passes"]);
     assert_eq!(a.acknowledge(Ack::Puback, 1, 0), Ok(false));
-    assert_eq!(got(&a, 1), [id("4", 3, 0x32)]);
+    assert_eq!(b.got(&a, 1), [id("4", 3, 0x32)]);
     assert_eq!(a.acknowledge(Ack::Pubrec, 2, 0), Err(queue::Unexpected));
     assert_eq!(a.acknowledge(Ack::Puback, 77, 0), Ok(false));
     a.detach(1);
     attach(&a, 2, 1);
     assert_eq!(a.acknowledge(Ack::Puback, 2, 0), Ok(false), "not sent yet");
-    assert_eq!(got(&a, 2), [id("3", 2, 0x3a)]);
+    assert_eq!(b.got(&a, 2), [id("3", 2, 0x3a)]);
     a.acknowledge(Ack::Puback, 2, 0).unwrap();
-    assert_eq!(got(&a, 2), [id("4", 3, 0x3a)]);
+    assert_eq!(b.got(&a, 2), [id("4", 3, 0x3a)]);
     a.acknowledge(Ack::Puback, 3, 0).unwrap();
     b.publish("t", 4, b"two");
-    assert_eq!(got(&a, 2), [id("two", 4, 0x34)]);
+    assert_eq!(b.got(&a, 2), [id("two", 4, 0x34)]);
     assert_eq!(a.acknowledge(Ack::Pubcomp, 4, 0), Err(queue::Unexpected));
     assert_eq!(a.acknowledge(Ack::Pubrec, 4, 0), Ok(true));
     a.detach(2);
     attach(&a, 3, 1);
-    assert_eq!(got(&a, 3), [id("", 4, 0x62)]);
+    assert_eq!(b.got(&a, 3), [id("", 4, 0x62)]);
     assert_eq!(a.acknowledge(Ack::Pubcomp, 4, 0), Ok(false));
     b.publish("t", 2, &[b'x'; 300]);
     b.publish("t", 2, b"small");
-    assert_eq!(texts(&a, 3), ["small"]);
+    assert_eq!(b.texts(&a, 3), ["small"]);
     assert_eq!(b.metrics.count(Counter::UndeliveredTooLarge), 1);
     b.publish("t", 2, &[b'x'; 20_000]);
     assert_eq!(b.metrics.count(Counter::UndeliveredFull), 2);
@@ -256,9 +272,224 @@ async fn what_waits_expires_and_all_queues_together_are_bounded() {
     tokio::time::advance(Duration::from_secs(6)).await;
     attach(&c, 1, 10);
     attach(&a, 2, 10);
-    assert!(got(&c, 1).is_empty() && got(&a, 2).is_empty());
+    assert!(b.got(&c, 1).is_empty() && b.got(&a, 2).is_empty());
     assert_eq!(b.metrics.count(Counter::UndeliveredExpired), 2);
     assert_eq!(b.local.limits.total.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lower_qos_counts_and_the_retain_flag_stays_where_it_is_wanted() {
+    let b = bench();
+    for (granted, published) in (0..3).flat_map(|a| (0..3).map(move |b| (a, b))) {
+        let a = b.client("a");
+        attach(&a, 1, 10);
+        let mut wanted = filter("t", granted);
+        wanted.as_published = true;
+        b.local.subscribe(&a, &wanted, None);
+        b.publish("t", published << 1, b"x");
+        b.publish("t", published << 1 | 1, b"y");
+        let qos = granted.min(published);
+        let firsts: Vec<u8> = b.got(&a, 1).iter().map(|got| got.0).collect();
+        assert_eq!(firsts, [0x30 | qos << 1, 0x31 | qos << 1]);
+        b.publish("t", 1, b"");
+        b.local.end(&a);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_v5_copy_has_all_identifiers_and_the_seconds_that_are_left() {
+    let b = bench();
+    let a = b.client("a");
+    b.local.subscribe(&a, &filter("t", 1), Some(7));
+    b.local.subscribe(&a, &filter("#", 0), Some(300));
+    let what = Properties {
+        expiry_s: Some(10),
+        user: vec![("k".to_owned(), "v".to_owned())],
+        ..Properties::default()
+    };
+    b.publish_as("p", "t", 2, (b"x", Some(what)));
+    tokio::time::advance(Duration::from_millis(3_500)).await;
+    a.attach(queue::Door {
+        version: Version::V5,
+        ..door(&a, 1, 10)
+    });
+    let head = b"\x32\x18\0\x01t\0\x01\x11\x02\0\0\0\x07\x26\0\x01k\0\x01v".to_vec();
+    let (mut one, mut other) = (head.clone(), head);
+    one.extend_from_slice(b"\x0b\x07\x0b\xac\x02x");
+    other.extend_from_slice(b"\x0b\xac\x02\x0b\x07x");
+    let got = b.bytes(&a, 1);
+    assert!(got == one || got == other, "{got:x?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_is_retained_comes_however_short_the_queue() {
+    let b = bench_with(&checked::Local {
+        max_retained_messages: 10_000,
+        max_retained_bytes: 10_000_000,
+        ..BOUNDS
+    });
+    let count: usize = 3_000;
+    for n in 0..count {
+        b.publish(&format!("r/{n:04}/x"), 3, n.to_string().as_bytes());
+        b.publish(&format!("r/{n:04}/y"), 3, b"not asked for");
+    }
+    let a = b.client("a");
+    attach(&a, 1, 2);
+    b.subscribe(&a, "r/+/x", 1);
+    let mut texts = Vec::new();
+    let mut connection = 1;
+    while texts.len() < count {
+        let now = b.got(&a, connection);
+        assert!(
+            (1..=2).contains(&now.len()),
+            "after {} of {count}",
+            texts.len()
+        );
+        for (first, id, text) in now {
+            assert_eq!(first, 0x33);
+            assert_eq!(a.acknowledge(Ack::Puback, id, 0), Ok(false));
+            texts.push(text);
+        }
+        if texts.len() == 1_000 {
+            // The search outlives the connection.
+            a.detach(connection);
+            connection += 1;
+            attach(&a, connection, 2);
+        }
+    }
+    assert!(b.got(&a, connection).is_empty());
+    assert!(
+        texts
+            .iter()
+            .enumerate()
+            .all(|(n, text)| *text == n.to_string())
+    );
+    assert_eq!(b.metrics.count(Counter::UndeliveredFull), 0);
+    // Again, and taken back on the way.
+    b.subscribe(&a, "r/+/x", 1);
+    let mut last = b.got(&a, connection);
+    b.local.unsubscribe(&a, "r/+/x");
+    while !last.is_empty() {
+        for (_, id, _) in last {
+            a.acknowledge(Ack::Puback, id, 0).unwrap();
+        }
+        last = b.got(&a, connection);
+    }
+    assert!(b.metrics.count(Counter::Delivered) < 3_010);
+    assert_eq!(b.local.limits.total.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_retained_and_expired_makes_room() {
+    let b = bench();
+    let short = |s| Properties {
+        expiry_s: Some(s),
+        ..Properties::default()
+    };
+    b.publish_as("p", "a", 1, (b"1", Some(short(5))));
+    b.publish_as("p", "b", 1, (b"2", Some(short(50))));
+    b.publish_as("p", "a", 1, (b"3", Some(short(6))));
+    tokio::time::advance(Duration::from_millis(5_500)).await;
+    b.local.expire();
+    assert_eq!(b.local.retained.lock().count(), 2);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    b.local.expire();
+    assert_eq!(b.local.retained.lock().count(), 1);
+    b.publish("c", 1, b"4");
+    assert_eq!(b.metrics.count(Counter::UnretainedFull), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_little_keeps_it_when_others_fill_the_total() {
+    let b = bench();
+    let (a, c) = (b.client("a"), b.client("c"));
+    b.subscribe(&a, "small", 1);
+    b.subscribe(&c, "large", 1);
+    b.publish("small", 2, b"1");
+    for _ in 0..3 {
+        b.publish("large", 2, &[b'x'; 4_000]);
+    }
+    let d = b.client("d");
+    b.subscribe(&d, "large", 1);
+    b.publish("large", 2, &[b'x'; 5_500]);
+    b.publish("small", 2, &[b'x'; 9_000]);
+    attach(&a, 1, 10);
+    assert_eq!(b.texts(&a, 1), ["1"]);
+    assert!(b.local.limits.total.load(Ordering::Relaxed) <= BOUNDS.max_total_queued_bytes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packet_id_in_use_is_not_given_again() {
+    let b = bench();
+    let a = b.client("a");
+    b.subscribe(&a, "t", 2);
+    attach(&a, 1, 2);
+    b.publish("t", 4, b"first");
+    assert_eq!(b.got(&a, 1), [(0x34, 1, "first".to_owned())]);
+    assert_eq!(a.acknowledge(Ack::Pubrec, 1, 0), Ok(true));
+    for n in 0..70_000 {
+        b.publish("t", 2, b"x");
+        b.publish("t", 2, b"waits, for two are on the way");
+        let [(0x32, id, _)] = b.got(&a, 1)[..] else {
+            panic!("round {n}");
+        };
+        assert!(id > 1, "round {n}");
+        a.acknowledge(Ack::Puback, id, 0).unwrap();
+        let (_, id, _) = b.got(&a, 1)[0];
+        a.acknowledge(Ack::Puback, id, 0).unwrap();
+    }
+    assert_eq!(a.acknowledge(Ack::Pubcomp, 1, 0), Ok(false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_taken_over_takes_nothing() {
+    let b = bench();
+    let a = b.client("a");
+    b.subscribe(&a, "t", 1);
+    attach(&a, 1, 10);
+    attach(&a, 2, 10);
+    b.publish("t", 2, b"x");
+    assert!(b.got(&a, 1).is_empty());
+    a.detach(1);
+    assert_eq!(b.texts(&a, 2), ["x"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscriptions_are_bounded_by_client_packet_and_memory() {
+    let b = bench();
+    let a = b.client("a");
+    let filters = (0..150).map(|n| filter(&format!("f/{}", n / 2), 0));
+    let subscribe = Subscribe {
+        id: 1,
+        identifier: None,
+        filters: filters.collect(),
+    };
+    let codes = b.local.subscribe_all(&a, &subscribe);
+    let quota = |code: &&u8| **code == reason::QUOTA;
+    assert_eq!((codes.len(), codes.iter().filter(quota).count()), (150, 50));
+    b.local.end(&a);
+    // Many clients with the same long filter, and with groups of long names.
+    for shared in [false, true] {
+        let level = "x".repeat(60_000);
+        let mut clients = Vec::new();
+        let refused = (0..2_000).find(|n| {
+            let client = b.client("c");
+            let text = if shared {
+                format!("$share/{n:060000}/t")
+            } else {
+                level.clone()
+            };
+            let code = b.subscribe(&client, &text, 0);
+            clients.push(client);
+            code == reason::QUOTA
+        });
+        assert!(refused.is_some_and(|n| n > 100), "{refused:?}");
+        assert!(b.local.tree.read().bytes() < tree::BYTES_MAX + 200_000);
+        for client in &clients {
+            b.local.end(client);
+        }
+        assert_eq!(b.local.tree.read().bytes(), 0);
+    }
 }
 
 proptest! {

@@ -1,8 +1,9 @@
 //! Who subscribes to what: a trie of filter levels.
 //!
-//! `+` and `#` are children like any other, for no topic has a level of that name; a look-up visits
-//! at most three children a level, however many subscribers there are. Filters have
-//! [`LEVELS_MAX`] levels at most, which bounds the recursion.
+//! `+` and `#` are children like any other, for no topic has a level of that name. A look-up goes
+//! from a node to three children at most, however many there are; it visits only nodes that are the
+//! beginning of a matching filter. Filters have [`LEVELS_MAX`] levels at most, which bounds the
+//! recursion.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,10 +14,17 @@ use super::queue::Outbox;
 
 /// Most levels of a filter, as in mosquitto.
 pub const LEVELS_MAX: usize = 200;
-/// Memory that all filters together may take, in bytes, estimated.
+/// Memory that all subscriptions together may take, in bytes, estimated.
 pub const BYTES_MAX: usize = 64 << 20;
 /// What a level takes beside its name, in bytes, about.
 const LEVEL_BYTES: usize = 256;
+/// What a subscription takes beside its filter, in bytes, about.
+const SUBSCRIPTION_BYTES: usize = 256;
+
+/// Memory that a client's subscription counts for: its filter is kept with its session.
+fn size(group: Option<&str>, filter: &str) -> usize {
+    SUBSCRIPTION_BYTES + 2 * group.map_or(0, str::len) + filter.len()
+}
 
 /// How a subscriber wants the messages of a filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -179,7 +187,7 @@ fn split(topic: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 impl Tree {
     /// Adds a subscription, or replaces that of the same client to the same filter. Returns whether
-    /// it is new; `None` when the filters take too much memory.
+    /// it is new; `None` when all take too much memory.
     pub fn insert(
         &mut self,
         group: Option<&str>,
@@ -197,12 +205,19 @@ impl Tree {
                 Node::default()
             });
         }
-        Some(node.here.insert(group, subscription))
+        let is_new = node.here.insert(group, subscription);
+        if is_new {
+            self.bytes += size(group, filter);
+        }
+        Some(is_new)
     }
 
     /// Removes a client's subscription. Returns whether it was there.
     pub fn remove(&mut self, group: Option<&str>, filter: &str, number: u64) -> bool {
-        let (removed, freed) = self.root.remove(Some(filter.as_bytes()), group, number);
+        let (removed, mut freed) = self.root.remove(Some(filter.as_bytes()), group, number);
+        if removed {
+            freed += size(group, filter);
+        }
         self.bytes = self.bytes.saturating_sub(freed);
         removed
     }

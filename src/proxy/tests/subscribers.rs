@@ -96,3 +96,67 @@ async fn who_does_not_read_slows_nobody() {
         assert_eq!(slow.read(packet.len()).await, packet);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_no_route_takes_is_delivered_to_nobody_and_not_retained() {
+    let mut config = config();
+    config.default_topic = None;
+    let b = bench(&config);
+    let (mut sub, _) = b.connect(4, 2, 0, "sub").await;
+    sub.send(b"\x82\x06\0\x01\0\x01#\x01").await;
+    assert_eq!(sub.read(5).await, [0x90, 3, 0, 1, 1]);
+    let (mut publisher, _) = b.connect(5, 2, 0, "pub").await;
+    publisher.send(b"\x33\x08\0\x01t\0\x01\0hi").await;
+    let refused = [0x40, 3, 0, 1, packet::reason::NOT_AUTHORISED];
+    assert_eq!(publisher.read(5).await, refused);
+    sub.send(b"\x82\x06\0\x02\0\x01t\x01\xc0\0").await;
+    assert_eq!(sub.read(7).await, [0x90, 3, 0, 2, 1, 0xd0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_larger_than_the_client_takes_is_not_sent() {
+    let b = bench(&config());
+    let mut peer = b.open();
+    peer.send(b"\x10\x13\0\x04MQTT\x05\x02\0\0\x05\x27\0\0\0\x28\0\x01c")
+        .await;
+    let head = peer.read(2).await;
+    peer.read(usize::from(head[1])).await;
+    let mut packet = b"\x82\x7b\0\x01\0".to_vec();
+    packet.resize(5 + 120, 0);
+    for filter in packet[5..].chunks_mut(4) {
+        filter.copy_from_slice(b"\0\x01t\0");
+    }
+    peer.send(&packet).await;
+    let answer = peer.read(35).await;
+    assert_eq!(answer[..2], [0x90, 33]);
+    assert_eq!(answer.iter().filter(|code| **code == 0x97).count(), 20);
+    let mut packet = b"\xa2\x7b\0\x02\0".to_vec();
+    packet.resize(5 + 120, 0);
+    for filter in packet[5..].chunks_mut(3) {
+        filter.copy_from_slice(b"\0\x01t");
+    }
+    peer.send(&packet).await;
+    assert_eq!(peer.read(3).await, [0xe0, 1, packet::reason::TOO_LARGE]);
+    peer.closed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn wills_have_a_bound_together() {
+    let b = bench(&config());
+    let all = bounds::WillPart::take(&b.shared.wills, 32 << 20).unwrap();
+    let mut peer = b.open();
+    let packet = b"\x10\x14\0\x04MQTT\x04\x06\0\0\0\x01c\0\x01w\0\x01!";
+    let mut packet = packet.to_vec();
+    packet[1] = (packet.len() - 2) as u8;
+    peer.send(&packet).await;
+    assert_eq!(peer.read(4).await, [0x20, 2, 0, 3]);
+    peer.closed().await;
+    drop(all);
+    let mut peer = b.open();
+    peer.send(&packet).await;
+    assert_eq!(peer.read(4).await, [0x20, 2, 0, 0]);
+    peer.send(b"\xe0\0").await;
+    peer.closed().await;
+    let all = bounds::WillPart::take(&b.shared.wills, 32 << 20);
+    assert!(all.is_some(), "a will that is gone makes room");
+}
