@@ -88,7 +88,7 @@ where
         let mut out = Vec::new();
         let lowered = expiry.as_secs() != u64::from(connect.session_expiry);
         let accepted = Accepted {
-            session_present: claim.present,
+            session_present: claim.present && !connect.is_3_1,
             receive_maximum: shared.config.max_inflight_messages,
             packet_bytes_max: u32::try_from(shared.config.max_packet_bytes).unwrap_or(u32::MAX),
             topic_alias_max: shared.config.topic_alias_max,

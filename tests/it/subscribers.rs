@@ -58,7 +58,10 @@ fn what_goes_to_kafka_goes_to_subscribers_and_is_shared_by_groups() {
     let verdict = oracle::check(kafka, &[&ledger], "--pattern site-.* --headers");
     verdict.expect_clean("the road beside local delivery");
     assert_eq!(verdict.records, 3_000);
-    assert_eq!(gateway.metrics().of("undelivered_total"), 0.0);
+    for reason in ["qos0", "full", "expired", "too_large"] {
+        let name = format!("undelivered_total{{reason=\"{reason}\"}}");
+        assert_eq!(gateway.metrics().of(&name), 0.0);
+    }
     assert!(gateway.stop().success());
 }
 

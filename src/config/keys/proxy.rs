@@ -189,7 +189,7 @@ pub(super) const PROXY: Table = Table {
             default: Default::Is("10_000"),
             doc: "Retained messages, one a topic; what does not fit is delivered and not retained, \
                   and counted. Too little: new subscribers do not learn the last values. Too much: \
-                  memory, and a SUBSCRIBE that begins with a wildcard looks at all.",
+                  memory, and a filter that begins with a wildcard has all looked at.",
         },
         Key {
             name: "max_retained_bytes",

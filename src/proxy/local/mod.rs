@@ -164,7 +164,7 @@ impl Local {
         to.take(connection, out, bytes_max) || searched
     }
 
-    /// One step of looking for retained messages. `false`: there is nothing to look for, or no room.
+    /// One step of looking for retained messages. `false`: nothing to look for, or no room.
     fn search(&self, to: &Outbox, connection: u64) -> bool {
         let Some((mut search, room)) = to.next_search(connection) else {
             return false;

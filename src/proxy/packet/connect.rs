@@ -12,6 +12,8 @@ use crate::proxy::topic;
 pub struct Connect {
     /// What it speaks.
     pub version: Version,
+    /// Whether it is MQTT 3.1, whose CONNACK does not tell of sessions.
+    pub is_3_1: bool,
     /// Without session state from before.
     pub clean: bool,
     /// Seconds; 0: never timed out.
@@ -68,7 +70,8 @@ pub fn connect(body: &[u8]) -> Result<Connect, Bad> {
             // The reserved flag was not looked at then.
             *flags &= 0xfe;
         }
-        let connect = connect_v3(&body)?;
+        let mut connect = connect_v3(&body)?;
+        connect.is_3_1 = true;
         if connect.client_id.is_empty() {
             return Err(bad(MqttError::ClientIdentifierNotValid));
         }
@@ -137,6 +140,7 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Bad> {
     };
     Ok(Connect {
         version: Version::V3,
+        is_3_1: false,
         clean: packet.clean_session(),
         keep_alive: packet.keep_alive(),
         client_id: packet.client_id().to_owned(),
@@ -177,6 +181,7 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Bad> {
     strings(&[packet.user_name().unwrap_or_default()])?;
     let mut connect = Connect {
         version: Version::V5,
+        is_3_1: false,
         clean: packet.clean_start(),
         keep_alive: packet.keep_alive(),
         client_id: packet.client_id().to_owned(),

@@ -1,5 +1,5 @@
-//! Every packet but CONNECT and PUBLISH, read by the library; with the checks of the specification
-//! that it leaves out: reserved bits, U+0000 in strings, bytes behind the end, filters, packet id 0.
+//! Every packet but CONNECT and PUBLISH, read by the library; with what it leaves out of the
+//! specification: reserved bits, U+0000 in strings, bytes behind the end, filters, packet id 0.
 
 use mqtt_protocol_core::mqtt::packet::{self, Property, Qos, SubEntry, v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::result_code::MqttError;

@@ -160,3 +160,15 @@ async fn wills_have_a_bound_together() {
     let all = bounds::WillPart::take(&b.shared.wills, 32 << 20);
     assert!(all.is_some(), "a will that is gone makes room");
 }
+
+#[tokio::test(start_paused = true)]
+async fn mqtt_3_1_is_not_told_of_its_session() {
+    let b = bench(&config());
+    for _ in 0..2 {
+        let mut peer = b.open();
+        peer.send(b"\x10\x0f\0\x06MQIsdp\x03\0\0\x0a\0\x01p").await;
+        assert_eq!(peer.read(4).await, [0x20, 2, 0, 0]);
+        peer.send(b"\xe0\0").await;
+        peer.closed().await;
+    }
+}
