@@ -51,7 +51,7 @@ pub(super) fn ack(version: Version, kind: Ack, body: &[u8]) -> Result<Packet<'st
         .ok_or(Bad::malformed("acknowledgement cut short"))?;
     let id = u16::from_be_bytes(*id);
     if id == 0 {
-        return Err(Bad::malformed("packet id 0"));
+        return Err(Bad::protocol("packet id 0"));
     }
     if !rest.is_empty() {
         if version == Version::V3 {
@@ -72,7 +72,7 @@ pub(super) fn ack(version: Version, kind: Ack, body: &[u8]) -> Result<Packet<'st
 fn packet_id(body: &[u8]) -> Result<u16, Bad> {
     match body.first_chunk::<2>().map(|id| u16::from_be_bytes(*id)) {
         None => Err(Bad::malformed("packet cut short")),
-        Some(0) => Err(Bad::protocol("packet id 0")),
+        Some(0) => Err(Bad::malformed("packet id 0")),
         Some(id) => Ok(id),
     }
 }
@@ -123,9 +123,13 @@ fn valid(filter: &str) -> Result<String, Bad> {
 }
 
 /// What is wrong with a SUBSCRIBE or UNSUBSCRIBE of v5. A property that does not belong there makes
-/// it malformed (section 2.2.2.2), which the library takes for a protocol error, as no filter is.
+/// it malformed (section 2.2.2.2), which the library takes for a protocol error, as no filter is and
+/// (section 3.8.2.1.2) identifier 0.
 fn bad_filters(body: &[u8], error: MqttError) -> Bad {
     match error {
+        MqttError::ProtocolError if matches!(body, [_, _, _, 0x0b, 0, ..]) => {
+            Bad::protocol("subscription identifier 0")
+        }
         MqttError::ProtocolError if !matches!(body, [_, _, 0]) => Bad::malformed("properties"),
         error => bad(error),
     }

@@ -60,13 +60,13 @@ pub fn frame(data: &[u8], max: usize) -> Result<Option<Frame<'_>>, Bad> {
 /// Flags of a type are fixed, but for PUBLISH; some types only a server sends.
 fn flags(first: u8) -> Result<(), Bad> {
     let wanted = match first >> 4 {
-        0 | 2 | 9 | 11 | 13 => return Err(Bad::protocol("packet type not allowed")),
         6 | 8 | 10 => 2,
         _ => 0,
     };
-    if first & 0x0f == wanted {
-        Ok(())
-    } else {
-        Err(Bad::malformed("reserved flags"))
+    match first >> 4 {
+        0 => Err(Bad::protocol("packet type 0")),
+        _ if first & 0x0f != wanted => Err(Bad::malformed("reserved flags")),
+        2 | 9 | 11 | 13 => Err(Bad::protocol("packet type not allowed")),
+        _ => Ok(()),
     }
 }

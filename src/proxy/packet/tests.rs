@@ -29,7 +29,7 @@ fn a_frame_is_judged_as_soon_as_it_can_be() {
             reason::PROTOCOL_ERROR
         );
     }
-    for first in [0x60, 0x80, 0xa0, 0xc1, 0xe8, 0xf1] {
+    for first in [0x60, 0x80, 0xa0, 0xc1, 0xe8, 0xf1, 0x91, 0xd2] {
         assert_eq!(frame(&[first], 10).unwrap_err().reason, reason::MALFORMED);
     }
     assert!(frame(&[0x11], 10).unwrap().is_none());
@@ -207,6 +207,16 @@ fn the_rest_is_read_and_written() {
     assert_eq!(refused(Version::V5, twice), reason::PROTOCOL_ERROR);
     let other = b"\x82\x09\0\x01\x02\x01\x01\0\x01a\0";
     assert_eq!(refused(Version::V5, other), reason::MALFORMED);
+    let zero = b"\x82\x09\0\x01\x02\x0b\0\0\x01a\0";
+    assert_eq!(refused(Version::V5, zero), reason::PROTOCOL_ERROR);
+    let no_local = b"\x82\x10\0\x01\0\0\x0a$share/g/a\x04";
+    assert_eq!(refused(Version::V5, no_local), reason::PROTOCOL_ERROR);
+    let id_0 = b"\x82\x07\0\0\0\0\x01a\0";
+    assert_eq!(refused(Version::V5, id_0), reason::MALFORMED);
+    assert_eq!(
+        refused(Version::V5, b"\x40\x02\0\0"),
+        reason::PROTOCOL_ERROR
+    );
     assert_eq!(
         refused(Version::V5, b"\x82\x03\0\x01\0"),
         reason::PROTOCOL_ERROR
