@@ -123,8 +123,8 @@ fn valid(filter: &str) -> Result<String, Bad> {
 }
 
 /// What is wrong with a SUBSCRIBE or UNSUBSCRIBE of v5. A property that does not belong there makes
-/// it malformed (section 2.2.2.2), which the library takes for a protocol error, as no filter is and
-/// (section 3.8.2.1.2) identifier 0.
+/// it malformed (section 2.2.2.2), which the library takes for a protocol error; no filter is one,
+/// and identifier 0 (section 3.8.2.1.2).
 fn bad_filters(body: &[u8], error: MqttError) -> Bad {
     match error {
         MqttError::ProtocolError if matches!(body, [_, _, _, 0x0b, 0, ..]) => {
