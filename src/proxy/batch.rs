@@ -49,6 +49,8 @@ pub struct Inbox {
     aliases: hashbrown::HashMap<u16, Arc<[u8]>>,
     /// Packets to send that wait for nothing.
     pub out: Vec<u8>,
+    /// Whether messages for the client are among them.
+    delivering: bool,
     incoming: Vec<Incoming>,
     slots: Vec<Slot>,
     /// Repeats on this connection of messages that an earlier one sent: packet id and slot.
@@ -105,6 +107,7 @@ impl Inbox {
             window: (0, 0),
             aliases: hashbrown::HashMap::new(),
             out: Vec::new(),
+            delivering: false,
             incoming: Vec::new(),
             slots: Vec::new(),
             waits: Vec::new(),

@@ -307,7 +307,7 @@ where
                 Err(error) => return Err(self.cut(error)),
             }
         }
-        self.inbox.out.clear();
+        self.inbox.written();
         Ok(())
     }
 

@@ -61,8 +61,22 @@ impl Inbox {
     /// Appends messages for the client. `true`: there are more.
     pub fn deliver(&mut self) -> bool {
         let outbox = &self.client.session.outbox;
+        let before = self.out.len();
         let out = (&mut self.out, DELIVERY_BYTES);
-        self.shared.local.deliver(outbox, self.client.number, out)
+        let more = self.shared.local.deliver(outbox, self.client.number, out);
+        self.delivering |= self.out.len() > before;
+        more
+    }
+
+    /// All of `out` has been written.
+    pub fn written(&mut self) {
+        if std::mem::take(&mut self.delivering) {
+            self.client.session.outbox.written(self.client.number);
+        }
+        self.out.clear();
+        if self.out.capacity() > 2 * DELIVERY_BYTES {
+            self.out = Vec::new();
+        }
     }
 
     /// Publishes a will. Its client is gone: a refusal goes to the ledger, and nobody waits for

@@ -113,6 +113,8 @@ struct State {
     again: VecDeque<u16>,
     next_number: u64,
     last_id: u16,
+    /// Bytes of QoS 0 messages that the connection writes.
+    writing: usize,
     bytes: usize,
     ended: bool,
 }
@@ -193,6 +195,8 @@ impl Outbox {
         for waiting in fleeting {
             self.free(&mut state, waiting.bytes());
         }
+        let writing = std::mem::take(&mut state.writing);
+        self.free(&mut state, writing);
     }
 
     /// The session ends, and all that it was to get.

@@ -87,6 +87,7 @@ impl Bench {
     fn bytes(&self, to: &Outbox, number: u64) -> Vec<u8> {
         let mut out = Vec::new();
         while self.local.deliver(to, number, (&mut out, 10_000)) {}
+        to.written(number);
         out
     }
 
@@ -416,6 +417,27 @@ async fn who_has_little_keeps_it_when_others_fill_the_total() {
     attach(&a, 1, 10);
     assert_eq!(b.texts(&a, 1), ["1"]);
     assert!(b.local.limits.total.load(Ordering::Relaxed) <= BOUNDS.max_total_queued_bytes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_written_counts_until_it_is() {
+    let b = bench();
+    let a = b.client("a");
+    b.subscribe(&a, "t", 0);
+    attach(&a, 1, 10);
+    let total = || b.local.limits.total.load(Ordering::Relaxed);
+    b.publish("t", 0, b"x");
+    let mut out = Vec::new();
+    b.local.deliver(&a, 1, (&mut out, 10_000));
+    assert!(!out.is_empty() && total() > 0);
+    a.written(2);
+    assert!(total() > 0);
+    a.written(1);
+    assert_eq!(total(), 0);
+    b.publish("t", 0, b"x");
+    b.local.deliver(&a, 1, (&mut out, 10_000));
+    a.detach(1);
+    assert_eq!(total(), 0);
 }
 
 #[tokio::test(start_paused = true)]

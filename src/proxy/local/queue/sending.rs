@@ -45,6 +45,16 @@ impl Outbox {
         more && our
     }
 
+    /// What was taken has been written: QoS 0 messages count until then, for a client that does not
+    /// read keeps them in its connection's memory.
+    pub fn written(&self, connection: u64) {
+        let mut state = self.state.lock();
+        if state.door.as_ref().map(|door| door.number) == Some(connection) {
+            let writing = std::mem::take(&mut state.writing);
+            self.free(&mut state, writing);
+        }
+    }
+
     /// Sends, or drops, one message. `false`: there is none that may go.
     fn take_one(&self, state: &mut State, door: &Door, out: &mut Vec<u8>, now: Instant) -> bool {
         let sent = state.flights.len().saturating_sub(state.again.len());
@@ -98,7 +108,7 @@ impl Outbox {
         } else {
             self.dropped(Counter::Delivered);
             if qos == 0 {
-                self.free(state, bytes);
+                state.writing += bytes;
                 return;
             }
             state.last_id = id;
