@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::config::checked::{HeaderNames, OnRefused, Proxy};
+use tidegate::config::checked::{HeaderNames, Local, OnRefused, Proxy};
 use tidegate::metrics::{Counter, Metrics};
 use tidegate::spool::intake::Refusal;
 use tidegate::spool::{Incoming, Intake, TopicId, TopicOptions};
@@ -63,6 +63,14 @@ fn config(listen: &str) -> Proxy {
         topic_alias_max: 10,
         session_expiry_max: Duration::from_secs(86_400),
         max_sessions: 10_000,
+        local: Local {
+            max_subscriptions: 1_000,
+            max_queued_messages: 1_000,
+            max_queued_bytes: 1 << 20,
+            max_total_queued_bytes: 32 << 20,
+            max_retained_messages: 10_000,
+            max_retained_bytes: 16 << 20,
+        },
         headers: HeaderNames {
             message_id: "mqtt.message.id".to_owned(),
             qos: "mqtt.qos".to_owned(),

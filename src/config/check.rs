@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::checked::{
-    Api, ClockTrust, Config, Delivery, Gateway, HeaderNames, Kafka, LogFormat, OnFull, OnRefused,
-    Proxy, Route, Spool, SpoolMode, TopicCreation,
+    Api, ClockTrust, Config, Delivery, Gateway, HeaderNames, Kafka, Local, LogFormat, OnFull,
+    OnRefused, Proxy, Route, Spool, SpoolMode, TopicCreation,
 };
 use super::keys::{self, Default as KeyDefault, TABLES};
 use super::problem::Problem;
@@ -259,6 +259,14 @@ fn proxy(r: &mut Reader<'_>) -> Proxy {
         topic_alias_max: r.number("proxy.topic_alias_max"),
         session_expiry_max: r.millis("proxy.session_expiry_max_ms"),
         max_sessions: r.number("proxy.max_sessions"),
+        local: Local {
+            max_subscriptions: r.number("proxy.max_subscriptions"),
+            max_queued_messages: r.number("proxy.max_queued_messages"),
+            max_queued_bytes: r.number("proxy.max_queued_bytes"),
+            max_total_queued_bytes: r.number("proxy.max_total_queued_bytes"),
+            max_retained_messages: r.number("proxy.max_retained_messages"),
+            max_retained_bytes: r.number("proxy.max_retained_bytes"),
+        },
         headers: header_names(r),
         routes: (0..r.raw.count("proxy.route"))
             .map(|i| route(r, i))

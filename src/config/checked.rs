@@ -143,10 +143,29 @@ pub struct Proxy {
     pub session_expiry_max: Duration,
     /// Most disconnected sessions kept.
     pub max_sessions: usize,
+    /// Bounds of local delivery.
+    pub local: Local,
     /// `[proxy.headers]`: names of the record headers; an empty name leaves a header out.
     pub headers: HeaderNames,
     /// `[[proxy.route]]`, in order.
     pub routes: Vec<Route>,
+}
+
+/// Bounds of local delivery, in `[proxy]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Local {
+    /// Most subscriptions of one client.
+    pub max_subscriptions: usize,
+    /// Most messages that wait for one subscriber.
+    pub max_queued_messages: usize,
+    /// Their bytes, with those that are sent and not acknowledged.
+    pub max_queued_bytes: usize,
+    /// The same of all subscribers.
+    pub max_total_queued_bytes: usize,
+    /// Most retained messages.
+    pub max_retained_messages: usize,
+    /// Their bytes.
+    pub max_retained_bytes: usize,
 }
 
 /// `on_refused`: what a 3.1.1 client gets for a message that no route takes.

@@ -81,6 +81,18 @@ pub enum Counter {
     Resumed,
     /// Those of them where it could not be asked.
     ResumedBlind,
+    /// Messages sent to subscribers.
+    Delivered,
+    /// Copies for subscribers dropped: QoS 0 at a bound.
+    UndeliveredQos0,
+    /// QoS 1 and 2 at a bound.
+    UndeliveredFull,
+    /// Their message expired.
+    UndeliveredExpired,
+    /// Larger than the client takes.
+    UndeliveredTooLarge,
+    /// Messages not retained for want of room.
+    UnretainedFull,
 }
 
 /// What goes up and down.
@@ -89,6 +101,10 @@ pub enum Counter {
 pub enum Gauge {
     /// MQTT connections open.
     ConnectionsOpen,
+    /// Subscriptions of all sessions.
+    Subscriptions,
+    /// Retained messages.
+    Retained,
     /// Records not yet confirmed.
     BufferedRecords,
     /// Their bytes in memory.
@@ -127,19 +143,31 @@ pub enum Histogram {
     ProduceSeconds,
 }
 
-const COUNTERS: usize = Counter::ResumedBlind as usize + 1;
+const COUNTERS: usize = Counter::UnretainedFull as usize + 1;
 const GAUGES: usize = Gauge::DrainMs as usize + 1;
 const HISTOGRAMS: usize = Histogram::ProduceSeconds as usize + 1;
 const BUCKETS: usize = 16;
 
 /// All figures of one gateway.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     counters: [AtomicU64; COUNTERS],
     gauges: [AtomicU64; GAUGES],
     /// Bucket i counts durations below 2^i × 100 µs; the last everything above.
     buckets: [[AtomicU64; BUCKETS]; HISTOGRAMS],
     sums_us: [AtomicU64; HISTOGRAMS],
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            counters: std::array::from_fn(|_| zero()),
+            gauges: std::array::from_fn(|_| zero()),
+            buckets: std::array::from_fn(|_| std::array::from_fn(|_| zero())),
+            sums_us: std::array::from_fn(|_| zero()),
+        }
+    }
 }
 
 impl Metrics {

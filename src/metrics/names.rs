@@ -48,6 +48,10 @@ const DROPPED: &str = "Messages that will not reach Kafka, by reason: `expired` 
 const LOST: &str = "Records lost against the promise, by reason: `damaged` (on disk), `kafka` \
     (Kafka had confirmed or held them). Each range is in the loss ledger.";
 
+const UNDELIVERED: &str = "Copies that a subscriber did not get, by reason: `qos0` (QoS 0 at a \
+    bound of its queue), `full` (QoS 1 and 2 at one), `expired` (message expiry), `too_large` (for \
+    its maximum packet size). The road to Kafka is not concerned.";
+
 /// All counters.
 pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
     plain(
@@ -178,6 +182,40 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
         "Those of them that Kafka did not let us ask about (READ is missing): what earlier runs \
          left goes again one record a batch.",
     ),
+    plain(
+        Counter::Delivered,
+        "delivered_total",
+        "Messages sent to subscribers, first sendings only.",
+    ),
+    reason(
+        Counter::UndeliveredQos0,
+        "undelivered_total",
+        "qos0",
+        UNDELIVERED,
+    ),
+    reason(
+        Counter::UndeliveredFull,
+        "undelivered_total",
+        "full",
+        UNDELIVERED,
+    ),
+    reason(
+        Counter::UndeliveredExpired,
+        "undelivered_total",
+        "expired",
+        UNDELIVERED,
+    ),
+    reason(
+        Counter::UndeliveredTooLarge,
+        "undelivered_total",
+        "too_large",
+        UNDELIVERED,
+    ),
+    plain(
+        Counter::UnretainedFull,
+        "unretained_total",
+        "Messages that could not be retained: max_retained_messages or max_retained_bytes.",
+    ),
 ];
 
 /// All gauges. One whose name ends in `_seconds` is kept in milliseconds, `u64::MAX` for endless.
@@ -187,6 +225,12 @@ pub const GAUGE_NAMES: [Name<Gauge>; GAUGES] = [
         "connections_open",
         "MQTT connections open.",
     ),
+    plain(
+        Gauge::Subscriptions,
+        "subscriptions",
+        "Subscriptions of all sessions, connected or not.",
+    ),
+    plain(Gauge::Retained, "retained_messages", "Retained messages."),
     plain(
         Gauge::BufferedRecords,
         "buffered_records",

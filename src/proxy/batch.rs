@@ -3,7 +3,10 @@
 //! All records of a read go to the spool in one call, after their slots are in the queue of
 //! acknowledgements. A PUBLISH that a bound does not admit stays in the buffer with all behind it.
 
+mod subscriber;
+
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLockReadGuard;
 use tokio::time::Instant;
@@ -46,6 +49,8 @@ pub struct Inbox {
     aliases: hashbrown::HashMap<u16, Arc<[u8]>>,
     /// Packets to send that wait for nothing.
     pub out: Vec<u8>,
+    /// Whether messages for the client are among them.
+    delivering: bool,
     incoming: Vec<Incoming>,
     slots: Vec<Slot>,
     /// Repeats on this connection of messages that an earlier one sent: packet id and slot.
@@ -65,12 +70,18 @@ pub struct When {
     pub instant: Instant,
 }
 
-/// Waits for no acknowledgement.
-#[derive(Debug)]
-struct Nobody;
-
-impl Settle for Nobody {
-    fn safe(&self, _: &[u64]) {}
+impl When {
+    /// Now, of something that came at `instant`.
+    #[must_use]
+    pub fn now(instant: Instant) -> Self {
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
+            instant,
+        }
+    }
 }
 
 /// What becomes of a message.
@@ -96,6 +107,7 @@ impl Inbox {
             window: (0, 0),
             aliases: hashbrown::HashMap::new(),
             out: Vec::new(),
+            delivering: false,
             incoming: Vec::new(),
             slots: Vec::new(),
             waits: Vec::new(),
@@ -194,6 +206,9 @@ impl Inbox {
         self.received.0 += 1;
         self.received.1 += publish.payload.len() as u64;
         let fate = self.fate(publish, name, seen, when)?;
+        if self.shared.local.wants(publish.flags) && matches!(fate, Fate::Record(..)) {
+            self.shared.local.publish(publish, name, &self.client.id);
+        }
         self.enlist(publish, fate, when);
         Ok(Progress::Read)
     }
@@ -293,10 +308,8 @@ impl Inbox {
         let target = match seen.get(name) {
             Some(target) => &**target,
             None => {
-                let text = topic::name(name).map_err(|what| Bad {
-                    reason: reason::TOPIC_INVALID,
-                    what,
-                })?;
+                // 0x90 is for names that are well formed.
+                let text = topic::name(name).map_err(Bad::malformed)?;
                 learned = RwLockReadGuard::unlocked(seen, || shared.router.learn(text));
                 &*learned
             }
@@ -397,20 +410,14 @@ impl Inbox {
     }
 
     fn other(&mut self, packet: &Packet<'_>) -> Result<Progress, Bad> {
-        let version = self.client.version;
-        let too_many = |_| Bad::protocol("too many filters");
-        match *packet {
+        match packet {
             Packet::Publish(_) => {}
             Packet::Ping => packet::pingresp(&mut self.out),
-            Packet::Ack(Ack::Pubrel, id, _) => self.release(id)?,
-            Packet::Ack(kind, id, code) => self.unasked(kind, id, code),
-            Packet::Subscribe(id, count) => {
-                packet::suback(&mut self.out, version, id, count).map_err(too_many)?;
-            }
-            Packet::Unsubscribe(id, count) => {
-                packet::unsuback(&mut self.out, version, id, count).map_err(too_many)?;
-            }
-            Packet::Disconnect(code, expiry) => return Ok(Progress::Goodbye(code, expiry)),
+            Packet::Ack(Ack::Pubrel, id, _) => self.release(*id)?,
+            Packet::Ack(kind, id, code) => self.acknowledged(*kind, *id, *code)?,
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe)?,
+            Packet::Unsubscribe(id, filters) => self.unsubscribe(*id, filters)?,
+            Packet::Disconnect(code, expiry) => return Ok(Progress::Goodbye(*code, *expiry)),
         }
         Ok(Progress::Read)
     }
@@ -427,44 +434,16 @@ impl Inbox {
         Ok(())
     }
 
-    /// Acknowledgements of messages that we never sent: a PUBREC that does not refuse wants its
-    /// PUBREL.
-    fn unasked(&mut self, kind: Ack, id: u16, code: u8) {
-        if kind == Ack::Pubrec && code < reason::UNSPECIFIED {
-            packet::ack(&mut self.out, self.client.version, Ack::Pubrel, id, 0);
-        }
-    }
-
-    /// Publishes a will. Its client is gone: a refusal goes to the ledger, and nobody waits for
-    /// safety, but a will of QoS 1 or 2 is not among those that memory pressure drops first.
-    pub fn will(&mut self, publish: &Publish<'_>, when: When) {
-        let shared = Arc::clone(&self.shared);
-        let mut seen = shared.router.seen();
-        let fate = self.fate(publish, publish.topic, &mut seen, when);
-        drop(seen);
-        if let Ok(Fate::Record(topic, record)) = fate {
-            let ticket = (publish.qos() > 0).then(|| Ticket {
-                to: Arc::new(Nobody),
-                token: 0,
-            });
-            self.incoming.push(Incoming {
-                topic,
-                record,
-                ticket,
-            });
-        }
-        self.hand_over();
-    }
-
-    /// Moves the acknowledgements that may leave behind the other answers.
-    pub fn collect(&mut self) {
+    /// Moves the acknowledgements that may leave behind the other answers. `false`: there are none.
+    pub fn collect(&mut self) -> bool {
         let taken = self.acks.take(&mut self.out, self.client.version);
         if taken.received.is_empty() {
-            return;
+            return false;
         }
         self.window.0 = self.window.0.saturating_sub(taken.pubacks);
         self.window.1 = self.window.1.saturating_sub(taken.refused_pubrecs);
         self.shared.observe(&taken.received);
+        true
     }
 
     /// Gives memory back while the connection is idle.

@@ -2,6 +2,7 @@
 //!
 //! * In flight: bytes that were handed to the spool and are not safe. At the bound every connection
 //!   stops reading until some of it is safe.
+//! * Wills: at the bound a CONNECT with a will is refused.
 //! * Unfinished: bytes of packets whose rest has not come. At the bound the connection whose packet
 //!   began first is closed, so that many that send slowly, or never go on, keep nobody out.
 
@@ -62,6 +63,33 @@ impl Bounds {
         if self.full() {
             freed.await;
         }
+    }
+}
+
+/// Most bytes of all wills, of connected clients and of those whose delay runs.
+const WILLS_BYTES_MAX: usize = 32 << 20;
+
+/// How many bytes wills take.
+#[derive(Debug, Default)]
+pub struct Wills(AtomicUsize);
+
+/// A will's part of them, for as long as it lives.
+#[derive(Debug)]
+pub struct WillPart(Arc<Wills>, usize);
+
+impl WillPart {
+    /// Counts a will of so many bytes, if there is room for it.
+    #[must_use]
+    pub fn take(all: &Arc<Wills>, bytes: usize) -> Option<Self> {
+        let part = Self(Arc::clone(all), bytes);
+        let before = all.0.fetch_add(bytes, Ordering::Relaxed);
+        (before + bytes <= WILLS_BYTES_MAX).then_some(part)
+    }
+}
+
+impl Drop for WillPart {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 

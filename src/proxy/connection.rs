@@ -5,7 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -14,12 +14,13 @@ use super::batch::{Inbox, Progress, When};
 use super::bounds::Part;
 use super::buffer::ReadBuffer;
 use super::handshake::{self, Entered, Refused};
-use super::packet::{self, Bad, Properties, Publish, Version, Will, reason};
-use super::session::Claim;
+use super::local::queue::Door;
+use super::packet::{self, Bad, Version, reason};
+use super::session::{Claim, Delayed, KeptWill};
 use super::{Client, Shared};
 use crate::metrics::Counter;
 
-/// Longest time a client may take to read what is written to it.
+/// Longest time in which a client may read nothing of what is written to it.
 const WRITE_MAX: Duration = Duration::from_secs(30);
 /// Longest time for the last words.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
@@ -96,7 +97,7 @@ struct Connection<S> {
     part: Part,
     claim: Claim,
     client: Client,
-    will: Option<Box<Will>>,
+    will: Option<KeptWill>,
     /// One and a half times the keep-alive.
     silence_max: Option<Duration>,
     /// When the bytes in the buffer came.
@@ -115,24 +116,41 @@ where
             connect,
             client_id,
             claim,
+            will,
             buffer,
         } = entered;
+        let packet_bytes_max = connect
+            .packet_bytes_max
+            .map_or(usize::MAX, |max| max as usize);
         let client = Client {
+            id: Arc::clone(&claim.client_id),
             version: connect.version,
             session: Arc::clone(&claim.session),
+            packet_bytes_max,
             number: claim.number,
             header: shared.headers.client(&client_id),
         };
         let keep_alive = Duration::from_secs(u64::from(connect.keep_alive));
+        let inbox = Inbox::new(Arc::clone(&shared), client.clone());
+        let receive_maximum = connect
+            .receive_maximum
+            .min(shared.config.max_inflight_messages);
+        claim.session.outbox.attach(Door {
+            number: claim.number,
+            version: connect.version,
+            receive_maximum: usize::from(receive_maximum),
+            packet_bytes_max,
+            acks: Arc::clone(&inbox.acks),
+        });
         Self {
-            inbox: Inbox::new(Arc::clone(&shared), client.clone()),
+            inbox,
             stream,
             shared,
             buffer,
             part,
             claim,
             client,
-            will: connect.will.map(Box::new),
+            will,
             silence_max: (!keep_alive.is_zero()).then_some(keep_alive * 3 / 2),
             last_read: Instant::now(),
             heard: Instant::now(),
@@ -191,9 +209,6 @@ where
                     drain_until = Some(until);
                     timer.as_mut().reset(until);
                 }
-                () = self.inbox.acks.news.notified() => if held {
-                    self.heard = Instant::now();
-                },
                 () = self.shared.bounds.freed(), if progress == Progress::HeldByAll => {
                     self.heard = Instant::now();
                 }
@@ -217,6 +232,10 @@ where
                     self.idle()?;
                     timer.as_mut().reset(self.look_again());
                 }
+                // Last, for a busy subscriber has news all the time.
+                () = self.inbox.acks.news.notified() => if held {
+                    self.heard = Instant::now();
+                },
             }
         }
     }
@@ -226,15 +245,23 @@ where
     async fn step(&mut self) -> Result<Progress, End> {
         loop {
             let progress = self.process();
-            self.inbox.collect();
-            let sent = !self.inbox.out.is_empty();
+            let more = match progress {
+                Ok(Progress::Read | Progress::Held | Progress::HeldByAll) => self.inbox.deliver(),
+                _ => false,
+            };
+            let freed = self.inbox.collect();
             match progress {
                 Err(bad) => return Err(End::Bad(bad)),
                 Ok(Progress::Goodbye(code, expiry)) => return Err(self.goodbye(code, expiry)),
                 Ok(progress) => {
                     self.flush().await?;
+                    if more {
+                        // What the client has sent is looked at in between.
+                        self.inbox.acks.news.notify_one();
+                        tokio::task::yield_now().await;
+                    }
                     // Acknowledgements that left may have made room.
-                    if progress == Progress::Read || !sent {
+                    if progress == Progress::Read || !freed {
                         return Ok(progress);
                     }
                 }
@@ -246,13 +273,7 @@ where
         if self.buffer.data().is_empty() {
             return Ok(Progress::Read);
         }
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let when = When {
-            unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
-            instant: self.last_read,
-        };
+        let when = When::now(self.last_read);
         let (bytes, result) = self.inbox.process(self.buffer.data(), when);
         self.buffer.consume(bytes);
         result
@@ -270,24 +291,30 @@ where
 
     /// Writes all that waits in one piece.
     async fn flush(&mut self) -> Result<(), End> {
-        if self.inbox.out.is_empty() {
-            return Ok(());
+        let mut from = 0;
+        while let Some(rest) = self.inbox.out.get(from..).filter(|rest| !rest.is_empty()) {
+            let written = tokio::select! {
+                biased;
+                written = self.stream.write(rest) => written,
+                () = self.claim.stop.cancelled(), if !self.shared.shutdown.is_cancelled() => {
+                    Err(io::ErrorKind::ConnectionAborted.into())
+                }
+                () = tokio::time::sleep(WRITE_MAX) => Err(io::ErrorKind::TimedOut.into()),
+            };
+            match written {
+                Ok(0) => return Err(self.cut(io::ErrorKind::WriteZero.into())),
+                Ok(bytes) => from += bytes,
+                Err(error) => return Err(self.cut(error)),
+            }
         }
-        let stop = self.claim.stop.cancelled();
-        let written = tokio::select! {
-            biased;
-            written = self.stream.write_all(&self.inbox.out) => written,
-            () = stop, if !self.shared.shutdown.is_cancelled() => return Err(self.cut()),
-            () = tokio::time::sleep(WRITE_MAX) => Err(io::ErrorKind::TimedOut.into()),
-        };
-        self.inbox.out.clear();
-        written.map_err(End::Gone)
+        self.inbox.written();
+        Ok(())
     }
 
     /// A write was cut short: nothing more can be said on this stream.
-    fn cut(&mut self) -> End {
+    fn cut(&mut self, error: io::Error) -> End {
         self.inbox.out.clear();
-        End::Gone(io::ErrorKind::ConnectionAborted.into())
+        End::Gone(error)
     }
 
     /// When the timer looks at the connection next.
@@ -310,9 +337,10 @@ where
         Ok(())
     }
 
-    /// Publishes the will, unless the client has taken it back. Nobody waits for it to be safe.
+    /// Publishes the will, or leaves it to its delay, unless the client has taken it back. Nobody
+    /// waits for it to be safe.
     fn publish_will(&mut self, end: &End) {
-        let Some(mut will) = self.will.take() else {
+        let Some(will) = self.will.take() else {
             return;
         };
         let keeps_session = !self.claim.expiry.is_zero();
@@ -321,30 +349,17 @@ where
                 *code != reason::DISCONNECT_WITH_WILL || self.client.version == Version::V3
             }
             End::Shutdown => true,
-            End::TakenOver => will.delay > 0 && keeps_session,
             _ => false,
         };
         if silent {
             return;
         }
-        let properties = std::mem::take(&mut will.properties);
-        let properties = (properties != Properties::default()).then(|| Box::new(properties));
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        self.inbox.will(
-            &Publish {
-                flags: will.qos << 1 | u8::from(will.retain),
-                topic: will.topic.as_bytes(),
-                id: 0,
-                alias: None,
-                properties,
-                payload: &will.payload,
-            },
-            When {
-                unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
-                instant: Instant::now(),
-            },
-        );
+        if will.0.delay > 0 && keeps_session {
+            let delay = Duration::from_secs(will.0.delay.into());
+            let client = self.client.clone();
+            self.claim.will = Some((delay, Delayed { will, client }));
+        } else {
+            self.inbox.will(&will.0);
+        }
     }
 }

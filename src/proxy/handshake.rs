@@ -8,10 +8,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
-use super::bounds::Part;
+use super::bounds::{Part, WillPart};
 use super::buffer::ReadBuffer;
 use super::packet::{self, Accepted, Bad, Connect, Version, reason};
-use super::session::Claim;
+use super::session::{Claim, KeptWill};
 
 /// A client that was let in, and what it has sent beyond its CONNECT.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Entered {
     pub client_id: String,
     /// Its hold of the session.
     pub claim: Claim,
+    /// Its will.
+    pub will: Option<KeptWill>,
     /// What was read.
     pub buffer: ReadBuffer,
 }
@@ -46,6 +48,11 @@ pub const TOO_SLOW: Bad = Bad {
     what: "packet unfinished for the longest, and too much is",
 };
 
+const TOO_MANY_WILLS: Bad = Bad {
+    reason: reason::QUOTA,
+    what: "no room for another will",
+};
+
 /// Waits for the CONNECT and answers it.
 ///
 /// # Errors
@@ -61,18 +68,27 @@ where
     let deadline = Instant::now() + shared.config.connect_timeout;
     let mut buffer = ReadBuffer::default();
     let handshake = async {
-        let (connect, length) = first_packet(stream, &mut buffer, (part, shared)).await?;
+        let (mut connect, length) = first_packet(stream, &mut buffer, (part, shared)).await?;
         buffer.consume(length);
+        let mut will = None;
+        if let Some(kept) = connect.will.take() {
+            let Some(part) = WillPart::take(&shared.wills, kept.bytes()) else {
+                return Err(refuse(stream, connect.version, TOO_MANY_WILLS).await);
+            };
+            will = Some(Box::new((kept, part)));
+        }
         let client_id = client_id(&connect, stream).await?;
         let expiry = shared.sessions.granted(connect.session_expiry);
         let claim = shared
             .sessions
             .claim(&client_id, connect.clean, expiry)
             .await;
+        // The session it ends may leave a will.
+        shared.publish_due();
         let mut out = Vec::new();
         let lowered = expiry.as_secs() != u64::from(connect.session_expiry);
         let accepted = Accepted {
-            session_present: claim.present,
+            session_present: claim.present && !connect.is_3_1,
             receive_maximum: shared.config.max_inflight_messages,
             packet_bytes_max: u32::try_from(shared.config.max_packet_bytes).unwrap_or(u32::MAX),
             topic_alias_max: shared.config.topic_alias_max,
@@ -90,15 +106,16 @@ where
             return Err(Refused::Bad(bad));
         }
         stream.write_all(&out).await?;
-        Ok((connect, client_id, claim))
+        Ok((connect, client_id, claim, will))
     };
-    let (connect, client_id, claim) = timeout_at(deadline, handshake)
+    let (connect, client_id, claim, will) = timeout_at(deadline, handshake)
         .await
         .map_err(|_| Refused::Late)??;
     Ok(Entered {
         connect,
         client_id,
         claim,
+        will,
         buffer,
     })
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,6 +18,8 @@ use crate::spool::Intake;
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: u32 = 1024;
+/// How often delayed wills and sessions that expire are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Waits after an accept that failed, out of file descriptors above all.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -51,10 +54,16 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let tasks = TaskTracker::new();
     let mut wait = BACKOFF.0;
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let accepted = tokio::select! {
             () = shared.shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
+            _ = sweep.tick() => {
+                shared.publish_due();
+                continue;
+            }
         };
         match accepted {
             Ok((stream, peer)) => {

@@ -14,8 +14,8 @@
 //! - Of one client id one connection is served.
 //! - No panic is reachable from the network.
 //!
-//! Absent for now: local subscriptions (SUBSCRIBE is answered with a failure), TLS and WebSocket
-//! (`connection` takes any stream), passwords and ACLs, durable sessions, will delays.
+//! Absent for now: TLS and WebSocket (`connection` takes any stream), passwords and ACLs, durable
+//! sessions and retained messages (`local`).
 
 pub mod acks;
 mod batch;
@@ -26,6 +26,7 @@ mod connection;
 pub mod fuzz;
 mod handshake;
 mod listener;
+pub mod local;
 pub mod packet;
 pub mod routes;
 pub mod session;
@@ -58,8 +59,10 @@ struct Shared {
     router: routes::Router,
     headers: routes::HeaderTable,
     sessions: Arc<session::Sessions>,
+    local: Arc<local::Local>,
     bounds: Arc<bounds::Bounds>,
     unfinished: Arc<bounds::Unfinished>,
+    wills: Arc<bounds::Wills>,
     shutdown: CancellationToken,
     open: AtomicU64,
 }
@@ -67,8 +70,11 @@ struct Shared {
 /// A client that was let in.
 #[derive(Clone, Debug)]
 struct Client {
+    id: Arc<str>,
     version: packet::Version,
     session: Arc<session::Session>,
+    /// Largest packet it takes.
+    packet_bytes_max: usize,
     /// Its connection's number.
     number: u64,
     header: routes::ClientHeader,
@@ -85,22 +91,34 @@ impl Shared {
             let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
             io::Error::new(io::ErrorKind::InvalidInput, text.join("; "))
         })?;
+        let local = Arc::new(local::Local::new(&config.local, Arc::clone(&metrics)));
         Ok(Self {
             router: routes::Router::new(compiled, Arc::clone(&intake)),
             headers: routes::HeaderTable::new(&config.headers),
             sessions: Arc::new(session::Sessions::new(
+                Arc::clone(&local),
                 config.max_sessions,
                 config.session_expiry_max,
                 shutdown.clone(),
             )),
             bounds: Arc::new(bounds::Bounds::new(config.max_total_inflight_bytes)),
             unfinished: Arc::new(bounds::Unfinished::new(config.max_total_inflight_bytes)),
+            wills: Arc::default(),
             config: config.clone(),
             intake,
+            local,
             metrics,
             shutdown,
             open: AtomicU64::new(0),
         })
+    }
+
+    /// Publishes the wills whose delay has passed, or whose session has; forgets what has expired.
+    fn publish_due(self: &Arc<Self>) {
+        self.local.expire();
+        for delayed in self.sessions.due() {
+            batch::Inbox::new(Arc::clone(self), delayed.client).will(&delayed.will.0);
+        }
     }
 
     /// Counts a connection that opens (or `false`, that closes).

@@ -1,6 +1,6 @@
 //! Sessions: which client ids are connected, and what is kept of them when they are not.
 //!
-//! Of a session the QoS 2 packet ids are kept, in memory for now (durable ones come with the door):
+//! Of a session the QoS 2 packet ids, the subscriptions and the outbox are kept, in memory for now:
 //!
 //! ```text
 //!   PUBLISH ──▶ pending ──record safe──▶ safe ──PUBREL──▶ forgotten
@@ -22,14 +22,20 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
+use super::bounds::WillPart;
+use super::local::Local;
+use super::local::queue::Outbox;
+use super::packet::Will;
 
 /// Longest wait for a connection that is being taken over.
 const TAKEOVER_MAX: Duration = Duration::from_secs(5);
 
 /// What a client finds again when it comes back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Session {
     received: Mutex<HashMap<u16, Received>>,
+    /// What it is to get.
+    pub outbox: Arc<Outbox>,
 }
 
 /// A QoS 2 message that was received and not released.
@@ -56,6 +62,15 @@ pub enum Receipt {
 }
 
 impl Session {
+    /// Nothing but an outbox.
+    #[must_use]
+    pub fn new(outbox: Arc<Outbox>) -> Self {
+        Self {
+            received: Mutex::default(),
+            outbox,
+        }
+    }
+
     /// Whether a QoS 2 packet id is in use.
     pub fn knows(&self, id: u16) -> bool {
         self.received.lock().contains_key(&id)
@@ -137,12 +152,29 @@ struct Entry {
     live: Option<Live>,
     /// Where it stands in the order of expiry, while it has no connection.
     expires: Option<(Instant, u64)>,
+    /// A will whose delay runs, and when it is over.
+    will: Option<((Instant, u64), Delayed)>,
+}
+
+/// A will, and its part of the bound of all.
+pub type KeptWill = Box<(Will, WillPart)>;
+
+/// A will that waits for its delay to pass.
+#[derive(Debug)]
+pub struct Delayed {
+    /// What is to be published.
+    pub will: KeptWill,
+    /// Whose it is.
+    pub(super) client: super::Client,
 }
 
 #[derive(Debug, Default)]
 struct State {
     entries: HashMap<Arc<str>, Entry>,
     by_expiry: BTreeMap<(Instant, u64), Arc<str>>,
+    by_will: BTreeMap<(Instant, u64), Arc<str>>,
+    /// Wills that are to be published.
+    due: Vec<Delayed>,
     next: u64,
 }
 
@@ -150,6 +182,7 @@ struct State {
 #[derive(Debug)]
 pub struct Sessions {
     state: Mutex<State>,
+    local: Arc<Local>,
     sessions_max: usize,
     expiry_max: Duration,
     shutdown: CancellationToken,
@@ -159,7 +192,8 @@ pub struct Sessions {
 #[derive(Debug)]
 pub struct Claim {
     sessions: Arc<Sessions>,
-    client_id: Arc<str>,
+    /// Whose it is.
+    pub client_id: Arc<str>,
     /// The connection's number.
     pub number: u64,
     gone: CancellationToken,
@@ -171,14 +205,22 @@ pub struct Claim {
     pub stop: CancellationToken,
     /// How long the session is kept after the connection.
     pub expiry: Duration,
+    /// What is to be published when this long has passed after it, unless the client is back.
+    pub will: Option<(Duration, Delayed)>,
 }
 
 impl Sessions {
     /// No sessions.
     #[must_use]
-    pub fn new(sessions_max: usize, expiry_max: Duration, shutdown: CancellationToken) -> Self {
+    pub fn new(
+        local: Arc<Local>,
+        sessions_max: usize,
+        expiry_max: Duration,
+        shutdown: CancellationToken,
+    ) -> Self {
         Self {
             state: Mutex::default(),
+            local,
             sessions_max,
             expiry_max,
             shutdown,
@@ -222,15 +264,11 @@ impl Sessions {
         clean: bool,
         expiry: Duration,
     ) -> Claim {
-        state.expire();
+        state.expire(&self.local);
         let client_id: Arc<str> = client_id.into();
-        let old = state.entries.remove(&client_id);
-        if let Some(key) = old.as_ref().and_then(|old| old.expires) {
-            state.by_expiry.remove(&key);
-        }
-        let kept = old.filter(|_| !clean).map(|old| old.session);
+        let kept = state.take(&client_id, clean, &self.local);
         let present = kept.is_some();
-        let session = kept.unwrap_or_default();
+        let session = kept.unwrap_or_else(|| Arc::new(Session::new(self.local.outbox(&client_id))));
         let number = state.next;
         state.next += 1;
         let stop = self.shutdown.child_token();
@@ -246,6 +284,7 @@ impl Sessions {
                 session: Arc::clone(&session),
                 live: Some(live),
                 expires: None,
+                will: None,
             },
         );
         Claim {
@@ -257,10 +296,30 @@ impl Sessions {
             present,
             stop,
             expiry,
+            will: None,
         }
     }
 
-    fn leave(&self, claim: &Claim) {
+    /// The wills whose time has come; forgets the sessions whose time has.
+    pub fn due(&self) -> Vec<Delayed> {
+        let mut state = self.state.lock();
+        state.expire(&self.local);
+        let now = Instant::now();
+        while let Some(first) = state
+            .by_will
+            .first_entry()
+            .filter(|first| first.key().0 <= now)
+        {
+            let client_id = first.remove();
+            let entry = state.entries.get_mut(&client_id);
+            if let Some((_, will)) = entry.and_then(|entry| entry.will.take()) {
+                state.due.push(will);
+            }
+        }
+        std::mem::take(&mut state.due)
+    }
+
+    fn leave(&self, claim: &mut Claim) {
         let mut state = self.state.lock();
         let Some(entry) = state.entries.get_mut(&claim.client_id) else {
             return;
@@ -269,42 +328,76 @@ impl Sessions {
             return;
         }
         entry.live = None;
+        let now = Instant::now();
+        let will = claim.will.take().map(|(delay, will)| {
+            let key = (now + delay.min(claim.expiry), claim.number);
+            (key, will)
+        });
+        let will_key = will.as_ref().map(|(key, _)| *key);
+        entry.will = will;
+        if let Some(key) = will_key {
+            state.by_will.insert(key, Arc::clone(&claim.client_id));
+        }
         if claim.expiry.is_zero() {
-            state.entries.remove(&claim.client_id);
+            state.take(&claim.client_id, true, &self.local);
             return;
         }
-        let key = (Instant::now() + claim.expiry, claim.number);
-        entry.expires = Some(key);
+        let key = (now + claim.expiry, claim.number);
+        if let Some(entry) = state.entries.get_mut(&claim.client_id) {
+            entry.expires = Some(key);
+        }
         state.by_expiry.insert(key, Arc::clone(&claim.client_id));
-        state.expire();
+        state.expire(&self.local);
         while state.by_expiry.len() > self.sessions_max {
-            state.drop_first();
+            state.drop_first(&self.local);
         }
     }
 }
 
 impl State {
-    fn expire(&mut self) {
+    /// Takes a session out. If it is to end, its subscriptions do, and its will is due; else it is
+    /// handed out, and its will taken back.
+    fn take(&mut self, client_id: &str, ends: bool, local: &Local) -> Option<Arc<Session>> {
+        let old = self.entries.remove(client_id)?;
+        if let Some(key) = old.expires {
+            self.by_expiry.remove(&key);
+        }
+        if let Some((key, will)) = old.will {
+            self.by_will.remove(&key);
+            if ends {
+                self.due.push(will);
+            }
+        }
+        if ends {
+            local.end(&old.session.outbox);
+            return None;
+        }
+        Some(old.session)
+    }
+
+    fn expire(&mut self, local: &Local) {
         let now = Instant::now();
         while self
             .by_expiry
             .first_key_value()
             .is_some_and(|((at, _), _)| *at <= now)
         {
-            self.drop_first();
+            self.drop_first(local);
         }
     }
 
-    fn drop_first(&mut self) {
+    fn drop_first(&mut self, local: &Local) {
         if let Some((_, client_id)) = self.by_expiry.pop_first() {
-            self.entries.remove(&client_id);
+            self.take(&client_id, true, local);
         }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.sessions.leave(self);
+        self.session.outbox.detach(self.number);
+        let sessions = Arc::clone(&self.sessions);
+        sessions.leave(self);
         self.gone.cancel();
     }
 }

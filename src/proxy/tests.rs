@@ -1,5 +1,7 @@
 //! Whole connections over a pipe, with an intake that makes records safe on command.
 
+mod subscribers;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::timeout;
 
 use super::*;
-use crate::config::checked::{HeaderNames, OnRefused, Proxy};
+use crate::config::checked::{HeaderNames, Local, OnRefused, Proxy};
 use crate::record::Record;
 use crate::spool::intake::Refusal;
 use crate::spool::{Incoming, Ticket, TopicId, TopicOptions};
@@ -29,6 +31,14 @@ pub(super) fn config() -> Proxy {
         topic_alias_max: 2,
         session_expiry_max: Duration::from_secs(100),
         max_sessions: 2,
+        local: Local {
+            max_subscriptions: 10,
+            max_queued_messages: 5,
+            max_queued_bytes: 10_000,
+            max_total_queued_bytes: 100_000,
+            max_retained_messages: 3,
+            max_retained_bytes: 10_000,
+        },
         headers: HeaderNames {
             message_id: name("mqtt.message.id"),
             qos: name("mqtt.qos"),

@@ -40,6 +40,21 @@ pub fn is_filter(filter: &str) -> bool {
     true
 }
 
+/// The group of a `$share/GROUP/FILTER`, if it is one, and the filter proper; `None` if it is not
+/// well formed.
+#[must_use]
+pub fn split_share(filter: &str) -> Option<(Option<&str>, &str)> {
+    let (group, filter) = match filter.strip_prefix("$share/") {
+        None => (None, filter),
+        Some(rest) => {
+            let (group, filter) = rest.split_once('/')?;
+            let valid = !group.is_empty() && !group.contains(['+', '#']) && is_text(group);
+            (Some(group).filter(|_| valid), valid.then_some(filter)?)
+        }
+    };
+    (filter != "$share" && is_filter(filter)).then_some((group, filter))
+}
+
 /// Whether a string is free of U+0000, which MQTT forbids, and of the control characters and
 /// non-characters that section 1.5.4 lets a server refuse; mosquitto does.
 #[must_use]
@@ -63,6 +78,23 @@ mod tests {
         assert!(name(&long).is_ok());
         for bad in [&b""[..], b"a/+", b"#", b"a\0b", b"\xff", b"\xed\xa0\x80"] {
             assert!(name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn shares_have_a_group_and_a_filter() {
+        assert_eq!(split_share("a/#"), Some((None, "a/#")));
+        assert_eq!(split_share("$share/g/a/+"), Some((Some("g"), "a/+")));
+        assert_eq!(split_share("$share/g//"), Some((Some("g"), "/")));
+        for bad in [
+            "$share",
+            "$share/",
+            "$share/g",
+            "$share/g/",
+            "$share//a",
+            "$share/+/a",
+        ] {
+            assert_eq!(split_share(bad), None, "{bad}");
         }
     }
 

@@ -46,6 +46,8 @@ mod slow;
 
 mod rights;
 
+mod subscribers;
+
 mod outage;
 
 mod power;

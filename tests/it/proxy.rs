@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::config::checked::{HeaderNames, OnRefused, Proxy, Route};
+use tidegate::config::checked::{HeaderNames, Local, OnRefused, Proxy, Route};
 use tidegate::metrics::Metrics;
 use tidegate::record::Record;
 use tidegate::spool::intake::Refusal;
@@ -92,6 +92,14 @@ pub fn config() -> Proxy {
         topic_alias_max: 10,
         session_expiry_max: Duration::from_secs(3_600),
         max_sessions: 1_000,
+        local: Local {
+            max_subscriptions: 1_000,
+            max_queued_messages: 1_000,
+            max_queued_bytes: 1 << 20,
+            max_total_queued_bytes: 32 << 20,
+            max_retained_messages: 10_000,
+            max_retained_bytes: 16 << 20,
+        },
         headers: HeaderNames {
             message_id: name("mqtt.message.id"),
             qos: name("mqtt.qos"),

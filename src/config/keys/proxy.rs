@@ -137,6 +137,69 @@ pub(super) const PROXY: Table = Table {
             doc: "Most disconnected sessions kept; beyond it the one longest away goes. Too \
                   little: as above. Too much: memory.",
         },
+        Key {
+            name: "max_subscriptions",
+            kind: Kind::Integer {
+                min: 0,
+                max: 1_000_000,
+            },
+            default: Default::Is("1_000"),
+            doc: "Subscriptions of one client; more are refused (0x97; to 3.1.1 0x80). 0: nobody \
+                  subscribes. Too little: applications with many filters do not get in. Too much: \
+                  memory, which all clients together may take 64 MiB of.",
+        },
+        Key {
+            name: "max_queued_messages",
+            kind: Kind::Integer {
+                min: 1,
+                max: 10_000_000,
+            },
+            default: Default::Is("1_000"),
+            doc: "Messages that wait for one subscriber that is slow, or away with a persistent \
+                  session. Beyond it QoS 0 is not queued, and of QoS 1 and 2 the oldest goes; both \
+                  are counted, and the road to Kafka is not concerned. Too little: short \
+                  absences lose messages. Too much: memory, which the next two bound.",
+        },
+        Key {
+            name: "max_queued_bytes",
+            kind: Kind::Bytes {
+                min: 4 * KIB,
+                max: GIB,
+            },
+            default: Default::Is("\"1MiB\""),
+            doc: "Bytes of them, with those that were sent and are not acknowledged. A message \
+                  larger than this is delivered to nobody. Too little, too much: as above.",
+        },
+        Key {
+            name: "max_total_queued_bytes",
+            kind: Kind::Bytes {
+                min: 64 * KIB,
+                max: 16 * GIB,
+            },
+            default: Default::Is("\"32MiB\""),
+            doc: "The same of all subscribers; a message counts for each that it waits for. Too \
+                  little: a few slow subscribers take the room of all. Too much: memory.",
+        },
+        Key {
+            name: "max_retained_messages",
+            kind: Kind::Integer {
+                min: 0,
+                max: 10_000_000,
+            },
+            default: Default::Is("10_000"),
+            doc: "Retained messages, one a topic; what does not fit is delivered and not retained, \
+                  and counted. Too little: new subscribers do not learn the last values. Too much: \
+                  memory, and a filter that begins with a wildcard has all looked at.",
+        },
+        Key {
+            name: "max_retained_bytes",
+            kind: Kind::Bytes {
+                min: 0,
+                max: 16 * GIB,
+            },
+            default: Default::Is("\"16MiB\""),
+            doc: "Bytes of the retained messages. Too little, too much: as above.",
+        },
     ],
 };
 

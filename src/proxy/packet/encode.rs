@@ -2,11 +2,9 @@
 
 use mqtt_protocol_core::mqtt::packet::{
     AssignedClientIdentifier, MaximumPacketSize, Properties, Property, ReceiveMaximum,
-    SessionExpiryInterval, TopicAliasMaximum, v3_1_1, v5_0,
+    SessionExpiryInterval, TopicAliasMaximum, v5_0,
 };
-use mqtt_protocol_core::mqtt::result_code::{
-    ConnectReasonCode, MqttError, SubackReasonCode, SubackReturnCode, UnsubackReasonCode,
-};
+use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, MqttError};
 
 use super::{Ack, Version, reason};
 
@@ -75,18 +73,17 @@ pub fn connack(
             seconds,
         )?));
     }
-    properties.push(Property::ReceiveMaximum(ReceiveMaximum::new(
-        accepted.receive_maximum,
-    )?));
+    let aliases = TopicAliasMaximum::new(accepted.topic_alias_max)?;
+    properties.push(Property::TopicAliasMaximum(aliases));
     let largest = MaximumPacketSize::new(accepted.packet_bytes_max)?;
     properties.push(Property::MaximumPacketSize(largest));
+    let receive_maximum = ReceiveMaximum::new(accepted.receive_maximum)?;
+    properties.push(Property::ReceiveMaximum(receive_maximum));
     if let Some(id) = accepted.assigned_id {
         properties.push(Property::AssignedClientIdentifier(
             AssignedClientIdentifier::new(id)?,
         ));
     }
-    let aliases = TopicAliasMaximum::new(accepted.topic_alias_max)?;
-    properties.push(Property::TopicAliasMaximum(aliases));
     let packet = v5_0::Connack::builder()
         .session_present(accepted.session_present)
         .reason_code(ConnectReasonCode::Success)
@@ -114,48 +111,66 @@ pub fn connack_refused(out: &mut Vec<u8>, version: Version, reason: u8) {
     out.extend_from_slice(&[0x20, 2, 0, code]);
 }
 
-/// Appends a SUBACK that refuses all `count` filters: there are no local subscriptions yet.
-///
-/// # Errors
-/// The library's, if there are more than a packet holds.
-pub fn suback(out: &mut Vec<u8>, version: Version, id: u16, count: usize) -> Result<(), MqttError> {
-    let packet = match version {
-        Version::V3 => v3_1_1::Suback::builder()
-            .packet_id(id)
-            .return_codes(vec![SubackReturnCode::Failure; count])
-            .build()?
-            .to_continuous_buffer(),
-        Version::V5 => v5_0::Suback::builder()
-            .packet_id(id)
-            .reason_codes(vec![SubackReasonCode::ImplementationSpecificError; count])
-            .build()?
-            .to_continuous_buffer(),
+/// Appends a SUBACK with a reason code for each filter; 3.1.1 knows of failures only that they are.
+pub fn suback(out: &mut Vec<u8>, version: Version, id: u16, codes: &[u8]) {
+    let v3 = |code: &u8| {
+        if *code < reason::UNSPECIFIED {
+            *code
+        } else {
+            reason::UNSPECIFIED
+        }
     };
-    out.extend_from_slice(&packet);
-    Ok(())
+    out.push(0x90);
+    match version {
+        Version::V3 => {
+            put_varint(out, 2 + codes.len());
+            out.extend_from_slice(&id.to_be_bytes());
+            out.extend(codes.iter().map(v3));
+        }
+        Version::V5 => {
+            put_varint(out, 3 + codes.len());
+            out.extend_from_slice(&id.to_be_bytes());
+            out.push(0);
+            out.extend_from_slice(codes);
+        }
+    }
 }
 
-/// Appends an UNSUBACK: nothing was subscribed.
-///
-/// # Errors
-/// The library's, if there are more than a packet holds.
-pub fn unsuback(
-    out: &mut Vec<u8>,
-    version: Version,
-    id: u16,
-    count: usize,
-) -> Result<(), MqttError> {
-    let packet = match version {
-        Version::V3 => v3_1_1::Unsuback::builder()
-            .packet_id(id)
-            .build()?
-            .to_continuous_buffer(),
-        Version::V5 => v5_0::Unsuback::builder()
-            .packet_id(id)
-            .reason_codes(vec![UnsubackReasonCode::NoSubscriptionExisted; count])
-            .build()?
-            .to_continuous_buffer(),
+/// Appends an UNSUBACK; v5 has a reason code for each filter.
+pub fn unsuback(out: &mut Vec<u8>, version: Version, id: u16, codes: &[u8]) {
+    out.push(0xb0);
+    let codes = match version {
+        Version::V3 => None,
+        Version::V5 => Some(codes),
     };
-    out.extend_from_slice(&packet);
-    Ok(())
+    put_varint(out, 2 + codes.map_or(0, |codes| 1 + codes.len()));
+    out.extend_from_slice(&id.to_be_bytes());
+    if let Some(codes) = codes {
+        out.push(0);
+        out.extend_from_slice(codes);
+    }
+}
+
+/// Bytes of a variable byte integer.
+#[must_use]
+pub fn varint_bytes(value: usize) -> usize {
+    match value {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
+    }
+}
+
+/// Appends a variable byte integer (section 1.5.5).
+pub fn put_varint(out: &mut Vec<u8>, mut value: usize) {
+    loop {
+        let [low, ..] = value.to_le_bytes();
+        value >>= 7;
+        if value == 0 {
+            out.push(low & 0x7f);
+            return;
+        }
+        out.push(low | 0x80);
+    }
 }

@@ -14,7 +14,7 @@ pub struct Frame<'a> {
 }
 
 /// The packet at the beginning of `data`; `None` while it is not all there. Type, flags and length
-/// are judged as soon as they have arrived.
+/// are judged as soon as they have arrived, but the flags of a CONNECT with its protocol's name.
 ///
 /// # Errors
 /// [`Bad`] when no client may send this, or the packet is larger than `max` bytes.
@@ -23,7 +23,7 @@ pub fn frame(data: &[u8], max: usize) -> Result<Option<Frame<'_>>, Bad> {
     let Some((&first, rest)) = data.split_first() else {
         return Ok(None);
     };
-    if first >> 4 != 3 {
+    if !matches!(first >> 4, 1 | 3) {
         flags(first)?;
     }
     let mut length = 0usize;
@@ -40,7 +40,14 @@ pub fn frame(data: &[u8], max: usize) -> Result<Option<Frame<'_>>, Bad> {
                     what: "packet too large",
                 });
             }
-            return Ok(data.get(2 + at..whole).map(|body| Frame {
+            let Some(body) = data.get(2 + at..whole) else {
+                return Ok(None);
+            };
+            // MQTT 3.1 does not say what the flags of a CONNECT are.
+            if first >> 4 == 1 && !body.starts_with(b"\0\x06MQIsdp") {
+                flags(first)?;
+            }
+            return Ok(Some(Frame {
                 first,
                 body,
                 length: whole,
@@ -53,13 +60,13 @@ pub fn frame(data: &[u8], max: usize) -> Result<Option<Frame<'_>>, Bad> {
 /// Flags of a type are fixed, but for PUBLISH; some types only a server sends.
 fn flags(first: u8) -> Result<(), Bad> {
     let wanted = match first >> 4 {
-        0 | 2 | 9 | 11 | 13 => return Err(Bad::protocol("packet type not allowed")),
         6 | 8 | 10 => 2,
         _ => 0,
     };
-    if first & 0x0f == wanted {
-        Ok(())
-    } else {
-        Err(Bad::malformed("reserved flags"))
+    match first >> 4 {
+        0 => Err(Bad::protocol("packet type 0")),
+        _ if first & 0x0f != wanted => Err(Bad::malformed("reserved flags")),
+        2 | 9 | 11 | 13 => Err(Bad::protocol("packet type not allowed")),
+        _ => Ok(()),
     }
 }

@@ -26,7 +26,7 @@ pub struct Publish<'a> {
     pub payload: &'a [u8],
 }
 
-/// The properties of a message that become headers.
+/// The properties of a message: the first four become headers, all go to subscribers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties {
     /// MIME type or the like.
@@ -37,6 +37,10 @@ pub struct Properties {
     pub correlation_data: Option<Vec<u8>>,
     /// In order, names may repeat.
     pub user: Vec<(String, String)>,
+    /// 1: the payload is said to be UTF-8.
+    pub payload_format: Option<u8>,
+    /// Seconds after which the message is worth nothing to subscribers.
+    pub expiry_s: Option<u32>,
 }
 
 impl Publish<'_> {
@@ -137,6 +141,15 @@ fn varint(data: &[u8]) -> Option<(usize, usize)> {
 }
 
 impl Properties {
+    /// Memory they take, in bytes, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let user: usize = self.user.iter().map(|(a, b)| 48 + a.len() + b.len()).sum();
+        let data = self.correlation_data.as_ref().map_or(0, Vec::len);
+        size_of::<Self>() + text(&self.content_type) + text(&self.response_topic) + data + user
+    }
+
     /// Takes a property of a PUBLISH or a will; those that mean nothing here are passed over.
     pub(super) fn take(&mut self, property: &Property) -> Result<(), Bad> {
         match property {
@@ -149,6 +162,10 @@ impl Properties {
             }
             Property::CorrelationData(p) => self.correlation_data = Some(p.val().to_vec()),
             Property::UserProperty(p) => self.user.push((text(p.key())?, text(p.val())?)),
+            Property::PayloadFormatIndicator(p) => {
+                self.payload_format = Some(p.val());
+            }
+            Property::MessageExpiryInterval(p) => self.expiry_s = Some(p.val()),
             _ => {}
         }
         Ok(())

@@ -29,9 +29,14 @@ fn a_frame_is_judged_as_soon_as_it_can_be() {
             reason::PROTOCOL_ERROR
         );
     }
-    for first in [0x11, 0x60, 0x80, 0xa0, 0xc1, 0xe8, 0xf1] {
+    for first in [0x60, 0x80, 0xa0, 0xc1, 0xe8, 0xf1, 0x91, 0xd2] {
         assert_eq!(frame(&[first], 10).unwrap_err().reason, reason::MALFORMED);
     }
+    assert!(frame(&[0x11], 10).unwrap().is_none());
+    let old = b"\x14\x08\0\x06MQIsdp";
+    assert_eq!(frame(old, 10).unwrap().unwrap().first, 0x14);
+    let new = b"\x14\x06\0\x04MQTT";
+    assert_eq!(frame(new, 10).unwrap_err().reason, reason::MALFORMED);
     let huge = [0x30, 0xff, 0xff, 0xff, 0x7f];
     assert_eq!(frame(&huge, 1000).unwrap_err().reason, reason::TOO_LARGE);
     let endless = [0x30, 0xff, 0xff, 0xff, 0xff];
@@ -74,6 +79,8 @@ fn publish_properties_become_fields() {
         response_topic: Some("r".into()),
         correlation_data: Some(vec![0, 0xff]),
         user: vec![("k".into(), "v".into()), ("k".into(), "w".into())],
+        payload_format: Some(1),
+        expiry_s: Some(60),
     };
     assert_eq!(p.properties.as_deref(), Some(&wanted));
     assert_eq!((p.alias, p.payload), (Some(7), &b"payload"[..]));
@@ -159,6 +166,16 @@ fn connect_that_breaks_the_rules_is_refused() {
     );
 }
 
+fn wants(filter: &str, qos: u8) -> Filter {
+    Filter {
+        text: filter.to_owned(),
+        qos,
+        no_local: false,
+        as_published: false,
+        handling: RetainHandling::Always,
+    }
+}
+
 #[test]
 fn the_rest_is_read_and_written() {
     let v5 = |bytes: &[u8]| format!("{:?}", decode(Version::V5, &whole(bytes)).unwrap());
@@ -166,9 +183,16 @@ fn the_rest_is_read_and_written() {
     assert_eq!(v5(b"\x40\x04\0\x07\x10\0"), "Ack(Puback, 7, 16)");
     assert_eq!(
         v5(b"\x82\x0b\0\x01\0\0\x01a\0\0\x01b\x02"),
-        "Subscribe(1, 2)"
+        format!(
+            "Subscribe({:?})",
+            Subscribe {
+                id: 1,
+                identifier: None,
+                filters: vec![wants("a", 0), wants("b", 2)]
+            }
+        )
     );
-    assert_eq!(v5(b"\xa2\x06\0\x01\0\0\x01a"), "Unsubscribe(1, 1)");
+    assert_eq!(v5(b"\xa2\x06\0\x01\0\0\x01a"), "Unsubscribe(1, [\"a\"])");
     assert_eq!(
         v5(b"\xe0\x07\x04\x05\x11\0\0\0\x09"),
         "Disconnect(4, Some(9))"
@@ -177,6 +201,28 @@ fn the_rest_is_read_and_written() {
     assert_eq!(refused(Version::V3, b"\xe0\x01\0"), reason::MALFORMED);
     assert_eq!(
         refused(Version::V5, b"\x82\x07\0\x01\0\0\x01#\x03"),
+        reason::MALFORMED
+    );
+    let twice = b"\x82\x0b\0\x01\x04\x0b\x01\x0b\x02\0\x01a\0";
+    assert_eq!(refused(Version::V5, twice), reason::PROTOCOL_ERROR);
+    let other = b"\x82\x09\0\x01\x02\x01\x01\0\x01a\0";
+    assert_eq!(refused(Version::V5, other), reason::MALFORMED);
+    let zero = b"\x82\x09\0\x01\x02\x0b\0\0\x01a\0";
+    assert_eq!(refused(Version::V5, zero), reason::PROTOCOL_ERROR);
+    let no_local = b"\x82\x10\0\x01\0\0\x0a$share/g/a\x04";
+    assert_eq!(refused(Version::V5, no_local), reason::PROTOCOL_ERROR);
+    let id_0 = b"\x82\x07\0\0\0\0\x01a\0";
+    assert_eq!(refused(Version::V5, id_0), reason::MALFORMED);
+    assert_eq!(
+        refused(Version::V5, b"\x40\x02\0\0"),
+        reason::PROTOCOL_ERROR
+    );
+    assert_eq!(
+        refused(Version::V5, b"\x82\x03\0\x01\0"),
+        reason::PROTOCOL_ERROR
+    );
+    assert_eq!(
+        refused(Version::V3, b"\x82\x06\0\x01\0\x01a\x04"),
         reason::MALFORMED
     );
     let mut out = Vec::new();
@@ -188,11 +234,11 @@ fn the_rest_is_read_and_written() {
         reason::NOT_AUTHORISED,
     );
     ack(&mut out, Version::V3, Ack::Pubrel, 1, reason::ID_NOT_FOUND);
-    suback(&mut out, Version::V3, 5, 2).unwrap();
-    unsuback(&mut out, Version::V5, 5, 1).unwrap();
+    suback(&mut out, Version::V3, 5, &[2, reason::QUOTA]);
+    unsuback(&mut out, Version::V5, 5, &[reason::NO_SUBSCRIPTION]);
     assert_eq!(
         out,
-        b"\x40\x03\x01\x02\x87\x62\x02\0\x01\x90\x04\0\x05\x80\x80\xb0\x04\0\x05\0\x11"
+        b"\x40\x03\x01\x02\x87\x62\x02\0\x01\x90\x04\0\x05\x02\x80\xb0\x04\0\x05\0\x11"
     );
 }
 
