@@ -85,11 +85,19 @@ impl Reader<'_> {
         }
     }
 
-    /// The key's range keeps the value within `T`.
+    /// A number within the key's range that `T` cannot hold, as on 32 bits, is refused.
     fn number<T: TryFrom<i64> + Default>(&mut self, path: &str) -> T {
-        self.maybe_integer(path)
-            .and_then(|n| T::try_from(n).ok())
-            .unwrap_or_default()
+        let Some(n) = self.maybe_integer(path) else {
+            return T::default();
+        };
+        T::try_from(n).unwrap_or_else(|_| {
+            let bits = 8 * size_of::<T>();
+            let right = format!("write less: here it is a number of {bits} bits");
+            let place = self.raw.place(path);
+            let problem = Problem::new(place, path, format!("found {n}"), right);
+            self.problems.push(problem);
+            T::default()
+        })
     }
 
     fn maybe_millis(&mut self, path: &str) -> Option<Duration> {
@@ -335,6 +343,23 @@ fn on_full(word: &str) -> OnFull {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_the_machine_cannot_hold_is_refused() {
+        let text = "[proxy]\nmax_connections = 70_000\n";
+        let raw = Raw::new(TABLES, &tree::from_toml(text).0);
+        let mut reader = Reader {
+            raw: &raw,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            asked: BTreeSet::new(),
+        };
+        assert_eq!(reader.number::<u32>("proxy.max_connections"), 70_000);
+        assert_eq!(reader.number::<u16>("proxy.max_connections"), 0);
+        let refused = reader.problems.first().unwrap();
+        assert_eq!(refused.key, "proxy.max_connections");
+        assert_eq!(refused.found, "found 70000");
+    }
 
     /// The one definition and the checked structs cannot drift apart: every key is read once.
     #[test]
