@@ -18,20 +18,24 @@
 //! and made anew.
 
 mod ballast;
+mod batch;
 mod database;
 mod ledger;
 mod stored;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use ballast::{Ballast, is_full};
+pub use batch::MetaBatch;
+use batch::drop_key;
 pub use stored::{Base, Cursor, Drop, Stored};
 use stored::{numbers, read};
 
@@ -112,106 +116,6 @@ pub struct Loss {
     pub reason: Reason,
     /// When, milliseconds since 1970.
     pub at_ms: i64,
-}
-
-/// Changes that are stored all or none.
-#[derive(Debug, Default)]
-pub struct MetaBatch {
-    sled: sled::Batch,
-    /// Cursors and their streams' names: key and value.
-    cursors: Vec<(String, String)>,
-    identities: Vec<(Run, Identity)>,
-    losses: Vec<Loss>,
-    /// Drops to forget: stream, run, number behind the last.
-    passed: Vec<(StreamId, Run, u64)>,
-    changes: usize,
-}
-
-impl MetaBatch {
-    /// Whether it changes nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.changes == 0
-    }
-
-    fn put(&mut self, key: &str, value: &Value) {
-        self.changes += 1;
-        self.sled.insert(key, value.to_string().as_bytes());
-    }
-
-    /// Where a stream stands, and what it is.
-    pub fn cursor(&mut self, stream: StreamId, to: &TopicPartition, cursor: Cursor) {
-        self.changes += 1;
-        let name = json!([&*to.topic, to.partition]).to_string();
-        self.cursors
-            .push((format!("stream/{:010}", stream.0), name));
-        self.cursors.push((
-            format!("cursor/{:010}", stream.0),
-            json!(cursor).to_string(),
-        ));
-    }
-
-    /// A topic's partition count.
-    pub fn partitions(&mut self, topic: &Arc<str>, count: u32) {
-        self.put(&format!("count/{topic}"), &json!(count));
-    }
-
-    /// A run's identity.
-    pub fn identity(&mut self, run: Run, identity: &Identity) {
-        self.put(
-            &format!("run/{:010}", run.0),
-            &json!({ "identity": identity }),
-        );
-        self.identities.push((run, identity.clone()));
-    }
-
-    /// Under which run records are sent.
-    pub fn base(&mut self, stream: StreamId, run: Run, zero: i64, sent_as: Run) {
-        let key = format!("base/{:010}/{:010}", stream.0, run.0);
-        self.put(&key, &json!([zero, sent_as]));
-    }
-
-    /// A run has drained.
-    pub fn forget_base(&mut self, stream: StreamId, run: Run) {
-        self.changes += 1;
-        self.sled
-            .remove(format!("base/{:010}/{:010}", stream.0, run.0).as_str());
-    }
-
-    /// The cursor has passed all drops of a run below `end`; what they did to sequences is in the
-    /// run's base.
-    pub fn forget_drops(&mut self, stream: StreamId, run: Run, end: u64) {
-        self.changes += 1;
-        self.passed.push((stream, run, end));
-    }
-
-    /// Numbers (first, behind the last) that take no sequence.
-    pub fn drop_range(&mut self, stream: StreamId, run: Run, range: (u64, u64), fate_known: bool) {
-        self.put(
-            &drop_key(stream, run, range.0),
-            &json!([range.1, fate_known]),
-        );
-    }
-
-    /// Kafka stands before `next`: what it has of a range is no drop, what it has not is one for
-    /// good.
-    pub fn drop_settled(&mut self, stream: StreamId, run: Run, range: (u64, u64), next: u64) {
-        self.changes += 1;
-        self.sled.remove(drop_key(stream, run, range.0).as_str());
-        if range.1 > next {
-            self.drop_range(stream, run, (range.0.max(next), range.1), true);
-        }
-    }
-
-    /// A line of the ledger.
-    pub fn loss(&mut self, loss: Loss) {
-        self.changes += 1;
-        self.losses.push(loss);
-    }
-}
-
-fn drop_key(stream: StreamId, run: Run, first: u64) -> String {
-    format!("drop/{:010}/{:010}/{first:020}", stream.0, run.0)
 }
 
 /// The state beside the records.
@@ -507,90 +411,4 @@ fn surplus_runs(identities: &mut BTreeMap<Run, Identity>) -> Vec<Run> {
         old.push(oldest);
     }
     old
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn identity(epoch: i16) -> Identity {
-        Identity {
-            producer_id: 7,
-            epoch,
-            cluster_id: "c".into(),
-            device: "d".into(),
-        }
-    }
-
-    #[test]
-    fn what_was_applied_is_there_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("meta");
-        let (mut meta, fresh) = Meta::open(&path).unwrap();
-        assert!(fresh);
-        let to = TopicPartition {
-            topic: "a/b".into(),
-            partition: 3,
-        };
-        let cursor = Cursor {
-            run: Run(2),
-            next: 9,
-            offset: Some(40),
-        };
-        let loss = Loss {
-            topic: "t".into(),
-            partition: 0,
-            run: Run(2),
-            first: 1,
-            end: 4,
-            reason: Reason::Expired,
-            at_ms: 5,
-        };
-        let mut batch = MetaBatch::default();
-        batch.cursor(StreamId(1), &to, cursor);
-        batch.partitions(&"a/b".into(), 6);
-        batch.identity(Run(3), &identity(4));
-        batch.base(StreamId(1), Run(2), -5, Run(3));
-        batch.drop_range(StreamId(1), Run(2), (10, 20), false);
-        batch.drop_settled(StreamId(1), Run(2), (10, 20), 15);
-        batch.loss(loss.clone());
-        meta.apply(&batch, true).unwrap();
-        drop(meta);
-        let (meta, fresh) = Meta::open(&path).unwrap();
-        assert!(!fresh);
-        let stored = meta.load();
-        assert_eq!(stored.newest_run, Some(Run(3)));
-        assert_eq!(stored.cursors, [(StreamId(1), cursor)]);
-        assert_eq!(stored.streams, [(StreamId(1), to)]);
-        assert_eq!(stored.partitions, [("a/b".into(), 6)]);
-        let base = Base {
-            stream: StreamId(1),
-            run: Run(2),
-            zero: -5,
-            sent_as: Run(3),
-        };
-        assert_eq!(stored.bases, [base]);
-        let drop = Drop {
-            stream: StreamId(1),
-            run: Run(2),
-            first: 15,
-            end: 20,
-            fate_known: true,
-        };
-        assert_eq!(stored.drops, [drop]);
-        assert_eq!(meta.identities(), [(Run(3), identity(4))]);
-        assert_eq!(meta.ledger(10), [loss]);
-    }
-
-    #[test]
-    fn a_damaged_folder_is_put_aside() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("meta");
-        drop(Meta::open(&path).unwrap());
-        std::fs::write(path.join("conf"), b"garbage").unwrap();
-        std::fs::write(path.join("db"), vec![0x5a; 100_000]).unwrap();
-        let (meta, fresh) = Meta::open(&path).unwrap();
-        assert!(fresh && meta.load().newest_run.is_none());
-        assert!(folder.path().join("meta.damaged-1").exists());
-    }
 }

@@ -1,12 +1,12 @@
 //! The running spool: one lock over all streams, a thread that writes, a thread that reads back.
 //!
-//! * `stream`, `state`: what the lock guards; pure.
+//! * `stream`, `numbering`, `state`: what the lock guards; pure.
 //! * `lanes`: who goes first, and how fast what was on disk may go.
 //! * `time`: records that came in while nobody knew what time it was.
 //! * `intake`, `outlet`: the two faces, called from connections and from the uplink.
 //! * `writer`: group commits, cursors, the ledger. `give_way`: expiry and `on_full`. `deal`:
 //!   provisional streams.
-//! * `loader`: reads the backlog back, frame by frame, within a bound.
+//! * `loader`: reads the backlog back, frame by frame, within a bound. `gaps`: and what is not there.
 //! * `recover`: from what lies on disk to a running spool.
 //! * `rounds`: whether the loops still go round.
 //! * `inspect`, `describe`, `runway`: what tools see. `by_hand`: what they take out.
@@ -23,11 +23,13 @@ mod by_hand;
 mod dead_letter;
 mod deal;
 mod describe;
+mod gaps;
 mod give_way;
 mod inspect;
 mod intake;
 mod lanes;
 mod loader;
+mod numbering;
 mod outlet;
 mod page;
 mod persist;
