@@ -6,7 +6,7 @@
 //! * `intake`, `outlet`: the two faces, called from connections and from the uplink.
 //! * `writer`: group commits, cursors, the ledger. `give_way`: expiry and `on_full`. `deal`:
 //!   provisional streams.
-//! * `loader`: reads the backlog back, frame by frame, within a bound. `gaps`: and what is not there.
+//! * `loader`: reads the backlog back, frame by frame, within a bound. `gaps`: what is not there.
 //! * `recover`: from what lies on disk to a running spool.
 //! * `rounds`: whether the loops still go round.
 //! * `inspect`, `describe`, `runway`: what tools see. `by_hand`: what they take out.

@@ -1,3 +1,5 @@
+//! What was stored is there after a restart, and damage does not stop one.
+
 use super::*;
 
 fn identity(epoch: i16) -> Identity {
