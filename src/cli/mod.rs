@@ -13,6 +13,8 @@ mod client;
 mod edit;
 mod human;
 mod out;
+#[cfg(test)]
+mod pages;
 mod run;
 mod source;
 mod status;

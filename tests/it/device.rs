@@ -14,6 +14,21 @@ const EXPOSURE_MAX: &str = "13";
 /// How long the gateway is told that systemd waits; it feeds four times in it.
 const WATCHDOG: Duration = Duration::from_secs(2);
 
+/// What the package has beside the binary and its configuration.
+const FILES: [&str; 11] = [
+    "./usr/lib/systemd/system/tidegate.service",
+    "./usr/lib/sysusers.d/tidegate.conf",
+    "./usr/lib/tmpfiles.d/tidegate.conf",
+    "./usr/lib/udev/rules.d/61-tidegate-serial.rules",
+    "./usr/share/bash-completion/completions/tidegate",
+    "./usr/share/doc/tidegate/copyright",
+    "./usr/share/doc/tidegate/install.md",
+    "./usr/share/fish/vendor_completions.d/tidegate.fish",
+    "./usr/share/man/man1/tidegate-buffer-ls.1.gz",
+    "./usr/share/man/man1/tidegate.1.gz",
+    "./usr/share/zsh/vendor-completions/_tidegate",
+];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -183,26 +198,14 @@ fn the_package_holds_what_it_should() {
     let same = std::fs::read(&package).unwrap() == std::fs::read(again).unwrap();
     assert!(same, "packed twice, other bytes");
     let listed = run(Command::new("dpkg-deb").arg("-c").arg(&package));
-    for (mode, path) in [
-        ("-rwxr-xr-x root/root", "./usr/bin/tidegate"),
-        ("-rw-r----- root/root", "./etc/tidegate/tidegate.toml"),
-        (
-            "-rw-r--r-- root/root",
-            "./usr/lib/systemd/system/tidegate.service",
-        ),
-        ("-rw-r--r-- root/root", "./usr/lib/sysusers.d/tidegate.conf"),
-        ("-rw-r--r-- root/root", "./usr/lib/tmpfiles.d/tidegate.conf"),
-        (
-            "-rw-r--r-- root/root",
-            "./usr/lib/udev/rules.d/61-tidegate-serial.rules",
-        ),
-        ("-rw-r--r-- root/root", "./usr/share/doc/tidegate/copyright"),
-        (
-            "-rw-r--r-- root/root",
-            "./usr/share/doc/tidegate/install.md",
-        ),
-    ] {
-        let is_there = |line: &str| line.starts_with(mode) && line.ends_with(path);
+    let plain = FILES.map(|path| ("-rw-r--r--", path));
+    let others = [
+        ("-rwxr-xr-x", "./usr/bin/tidegate"),
+        ("-rw-r-----", "./etc/tidegate/tidegate.toml"),
+    ];
+    for (mode, path) in others.into_iter().chain(plain) {
+        let owned = format!("{mode} root/root");
+        let is_there = |line: &str| line.starts_with(&owned) && line.ends_with(path);
         assert!(listed.lines().any(is_there), "{mode} {path}\n{listed}");
     }
     let control = folder.path().join("control");
