@@ -15,7 +15,7 @@ const EXPOSURE_MAX: &str = "13";
 const WATCHDOG: Duration = Duration::from_secs(2);
 
 /// What the package has beside the binary and its configuration.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "./usr/lib/systemd/system/tidegate.service",
     "./usr/lib/sysusers.d/tidegate.conf",
     "./usr/lib/tmpfiles.d/tidegate.conf",
@@ -23,6 +23,7 @@ const FILES: [&str; 11] = [
     "./usr/share/bash-completion/completions/tidegate",
     "./usr/share/doc/tidegate/copyright",
     "./usr/share/doc/tidegate/install.md",
+    "./usr/share/doc/tidegate/sbom.cdx.json",
     "./usr/share/fish/vendor_completions.d/tidegate.fish",
     "./usr/share/man/man1/tidegate-buffer-ls.1.gz",
     "./usr/share/man/man1/tidegate.1.gz",
