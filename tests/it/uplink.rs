@@ -118,22 +118,20 @@ fn a_frozen_broker_costs_time_only() {
 fn a_late_request_of_a_dead_run_is_no_new_record() {
     let kafka = Kafka::start(1, &[]);
     kafka.create_topic("t", 4);
-    let add =
-        |spool: &MemorySpool| (0..4).for_each(|partition| spool.add("t", partition, (10, 100)));
     let spool = MemorySpool::new();
     let uplink = Uplink::to(&kafka, &spool);
-    add(&spool);
+    spool.add_to_each("t", 0..4, (10, 100));
     drained(&spool, 20);
     kafka.cluster("pause", &["1"]);
     // Into the frozen broker's socket, and never on this gateway's disk: nobody was told that it is
-    // safe.
-    add(&spool);
+    // safe. All of it in one request: two may be out.
+    spool.add_to_each("t", 0..4, (10, 100));
     wait("request out", 5, || (spool.taken() == 40).then_some(()));
     pause(Duration::from_millis(300));
     uplink.kill();
     let spool = spool.after_power_cut();
     let uplink = Uplink::to(&kafka, &spool);
-    add(&spool);
+    spool.add_to_each("t", 0..4, (10, 100));
     kafka.cluster("cont", &["1"]);
     drained(&spool, 30);
     uplink.stop();

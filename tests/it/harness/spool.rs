@@ -2,6 +2,7 @@
 //! confirmations.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -139,35 +140,19 @@ impl MemorySpool {
         self.add_at(topic, partition, records, now_ms());
     }
 
-    /// The same with a timestamp.
-    pub fn add_at(&self, topic: &str, partition: i32, (count, size): (usize, usize), at_ms: i64) {
+    /// The same to each of these partitions: the uplink sees all of it at once.
+    pub fn add_to_each(&self, topic: &str, partitions: Range<i32>, records: (usize, usize)) {
         let mut state = self.state();
-        let current = Run(state.current);
-        let found = state
-            .streams
-            .iter()
-            .position(|s| *s.to.topic == *topic && s.to.partition == partition);
-        let index = found.unwrap_or_else(|| {
-            state.streams.push(Stream::new(topic, partition));
-            state.streams.len() - 1
-        });
-        let stream = &mut state.streams[index];
-        for _ in 0..count {
-            let sent_as = stream.sent_as.unwrap_or(current);
-            let value = format!("{:-<size$}", format!("{current}/{}", stream.number));
-            let record = RecordWriter::new(size + 8, None, Some(value.as_bytes())).finish(at_ms);
-            stream.entries.push(Entry {
-                run: current,
-                sent_as,
-                number: stream.number,
-                sequence: stream.sequence,
-                record,
-                added: Instant::now(),
-            });
-            stream.number += 1;
-            stream.sequence += 1;
+        for partition in partitions {
+            state.append(topic, partition, records, now_ms());
         }
         drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The same with a timestamp.
+    pub fn add_at(&self, topic: &str, partition: i32, records: (usize, usize), at_ms: i64) {
+        self.state().append(topic, partition, records, at_ms);
         self.changed.notify_one();
     }
 
@@ -254,6 +239,34 @@ impl Stream {
 }
 
 impl State {
+    fn append(&mut self, topic: &str, partition: i32, (count, size): (usize, usize), at_ms: i64) {
+        let current = Run(self.current);
+        let found = self
+            .streams
+            .iter()
+            .position(|s| *s.to.topic == *topic && s.to.partition == partition);
+        let index = found.unwrap_or_else(|| {
+            self.streams.push(Stream::new(topic, partition));
+            self.streams.len() - 1
+        });
+        let stream = &mut self.streams[index];
+        for _ in 0..count {
+            let sent_as = stream.sent_as.unwrap_or(current);
+            let value = format!("{:-<size$}", format!("{current}/{}", stream.number));
+            let record = RecordWriter::new(size + 8, None, Some(value.as_bytes())).finish(at_ms);
+            stream.entries.push(Entry {
+                run: current,
+                sent_as,
+                number: stream.number,
+                sequence: stream.sequence,
+                record,
+                added: Instant::now(),
+            });
+            stream.number += 1;
+            stream.sequence += 1;
+        }
+    }
+
     fn new_run(&mut self) {
         let last = self.identities.keys().next_back().map_or(0, |run| run.0);
         self.current = last + 1;
