@@ -32,7 +32,6 @@ const EXPIRY: &str = "producer.id.expiration.ms";
 const DELETED_FOR: Duration = Duration::from_secs(30);
 
 #[test]
-#[ignore = "six minutes: by command until twenty rounds in a row have passed, see docs/testing.md"]
 fn every_fault_of_kafka_in_a_row() {
     let rounds = std::env::var("TIDEGATE_MATRIX_ROUNDS");
     let rounds = rounds.map_or(1, |rounds| rounds.parse().unwrap());
