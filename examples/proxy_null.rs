@@ -13,10 +13,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::config::checked::{HeaderNames, Local, OnRefused, Proxy};
+use bytes::Bytes;
+use tidegate::config::checked::{HeaderNames, Listener, Local, OnRefused, Proxy};
 use tidegate::metrics::{Counter, Metrics};
 use tidegate::spool::intake::Refusal;
-use tidegate::spool::{Incoming, Intake, TopicId, TopicOptions};
+use tidegate::spool::{Change, Incoming, Intake, Ticket, TopicId, TopicOptions};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug)]
@@ -45,13 +46,22 @@ impl Intake for Null {
         }
     }
 
+    fn keep(&self, _: Vec<Change>, ticket: Option<Ticket>) {
+        if let Some(ticket) = ticket {
+            tokio::spawn(async move { ticket.to.safe(&[ticket.token]) });
+        }
+    }
+
+    fn kept(&self) -> Vec<(Bytes, Bytes)> {
+        Vec::new()
+    }
+
     fn refused(&self, _: Refusal, _: &str, _: u64) {}
 }
 
 fn config(listen: &str) -> Proxy {
     Proxy {
-        listen: listen.parse().unwrap(),
-        allow_anonymous: true,
+        listeners: vec![Listener::plain(listen.parse().unwrap())],
         default_topic: Some("mqtt".to_owned()),
         on_refused: OnRefused::Ack,
         max_connections: 20_000,
@@ -113,8 +123,8 @@ async fn main() {
         Arc::clone(&metrics),
         stop.clone(),
     );
-    let (address, ended) = proxy.unwrap();
-    println!("{address}");
+    let (addresses, ended) = proxy.unwrap();
+    println!("{addresses:?}");
     let mut last = (0, cpu_us());
     let mut every = tokio::time::interval(Duration::from_secs(1));
     loop {

@@ -204,9 +204,9 @@ async fn start(config: Config) -> anyhow::Result<Running> {
     if let Some(config) = &config.proxy {
         let stop = CancellationToken::new();
         let intake = Arc::new(spool.clone());
-        let (address, task) = proxy::spawn(config, intake, metrics.clone(), stop.clone())
-            .with_context(|| format!("cannot listen on proxy.listen {}", config.listen))?;
-        listening.mqtt = Some(address);
+        let (addresses, task) = proxy::spawn(config, intake, metrics.clone(), stop.clone())?;
+        listening.mqtt = addresses.first().copied();
+        listening.listeners = addresses;
         proxy = Some((stop, task));
     }
     state.set_accepting(true);

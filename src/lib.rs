@@ -11,6 +11,8 @@
 
 pub mod record;
 
+pub mod tls;
+
 pub mod kafka;
 
 pub mod metrics;

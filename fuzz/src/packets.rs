@@ -5,11 +5,12 @@
 
 use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tidegate::config::{self, RouteReport, checked};
 use tidegate::proxy;
 use tidegate::spool::intake::Refusal;
-use tidegate::spool::{Incoming, Intake, TopicId, TopicOptions};
+use tidegate::spool::{Change, Incoming, Intake, Ticket, TopicId, TopicOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// What one connection may take: its pipe, its packets (64 KiB at most) and what they become.
@@ -71,6 +72,7 @@ impl Intake for Sink {
             topic,
             record,
             ticket,
+            keep: _,
         } in batch.drain(..)
         {
             assert!(record.key().is_ok() && record.value().is_ok() && record.headers().is_ok());
@@ -79,6 +81,16 @@ impl Intake for Sink {
                 ticket.to.safe(&[ticket.token]);
             }
         }
+    }
+
+    fn keep(&self, _: Vec<Change>, ticket: Option<Ticket>) {
+        if let Some(ticket) = ticket {
+            tokio::spawn(async move { ticket.to.safe(&[ticket.token]) });
+        }
+    }
+
+    fn kept(&self) -> Vec<(Bytes, Bytes)> {
+        Vec::new()
     }
 
     fn refused(&self, _: Refusal, _: &str, _: u64) {}

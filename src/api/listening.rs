@@ -10,11 +10,15 @@ use serde::{Deserialize, Serialize};
 /// Name of the file.
 pub const LISTENING: &str = "listening";
 
-/// Content of the file, as JSON: `{"mqtt": "127.0.0.1:1883", "api": "127.0.0.1:8083"}`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Content of the file, as JSON:
+/// `{"mqtt": "127.0.0.1:1883", "listeners": ["127.0.0.1:1883"], "api": "127.0.0.1:8083"}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
-    /// Of `[proxy]`.
+    /// The first of `[proxy]`.
     pub mqtt: Option<SocketAddr>,
+    /// All of them: `proxy.listen`, then each `[[proxy.listener]]`.
+    #[serde(default)]
+    pub listeners: Vec<SocketAddr>,
     /// Of `[api]`.
     pub api: Option<SocketAddr>,
 }

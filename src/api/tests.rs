@@ -111,11 +111,13 @@ fn the_listening_file_can_be_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let listening = Listening {
         mqtt: Some("127.0.0.1:1883".parse().unwrap()),
+        listeners: vec!["127.0.0.1:1883".parse().unwrap()],
         api: None,
     };
     write_listening(dir.path(), &listening).unwrap();
     let text = std::fs::read_to_string(dir.path().join("listening")).unwrap();
-    assert_eq!(text, r#"{"mqtt":"127.0.0.1:1883","api":null}"#);
+    let expected = r#"{"mqtt":"127.0.0.1:1883","listeners":["127.0.0.1:1883"],"api":null}"#;
+    assert_eq!(text, expected);
     let missing = write_listening(&dir.path().join("no"), &listening).unwrap_err();
     assert!(missing.to_string().contains("/no/listening"));
 }

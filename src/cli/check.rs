@@ -34,7 +34,21 @@ fn summary(config: &Config) -> Vec<String> {
     ];
     match &config.proxy {
         Some(proxy) => {
-            lines.push(format!("mqtt    {}", proxy.listen));
+            for listener in &proxy.listeners {
+                let tls = listener
+                    .tls
+                    .as_ref()
+                    .map_or("", |tls| match tls.asks_clients() {
+                        true => ", TLS, clients by certificate",
+                        false => ", TLS",
+                    });
+                let websocket = if listener.websocket {
+                    ", WebSocket"
+                } else {
+                    ""
+                };
+                lines.push(format!("mqtt    {}{tls}{websocket}", listener.address));
+            }
             for route in &proxy.routes {
                 lines.push(format!("route   {} -> {}", route.mqtt, route.topic));
             }

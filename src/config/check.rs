@@ -7,11 +7,12 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::checked::{
-    Api, ClockTrust, Config, Delivery, Gateway, HeaderNames, Kafka, Local, LogFormat, OnFull,
-    OnRefused, Proxy, Route, Spool, SpoolMode, TopicCreation,
+    Api, ClockTrust, Config, Delivery, Gateway, HeaderNames, Kafka, Listener, Local, LogFormat,
+    OnFull, OnRefused, Proxy, Route, Spool, SpoolMode, TopicCreation,
 };
 use super::keys::{self, Default as KeyDefault, TABLES};
 use super::problem::Problem;
@@ -251,8 +252,7 @@ fn kafka(r: &mut Reader<'_>, gateway_id: &str) -> Kafka {
 
 fn proxy(r: &mut Reader<'_>) -> Proxy {
     Proxy {
-        listen: r.address("proxy.listen"),
-        allow_anonymous: r.flag("proxy.allow_anonymous"),
+        listeners: listeners(r),
         default_topic: r.maybe_text("proxy.default_topic"),
         on_refused: match r.text("proxy.on_refused").as_str() {
             "disconnect" => OnRefused::Disconnect,
@@ -280,6 +280,26 @@ fn proxy(r: &mut Reader<'_>) -> Proxy {
             .map(|i| route(r, i))
             .collect(),
     }
+}
+
+fn listeners(r: &mut Reader<'_>) -> Vec<Listener> {
+    let first = Listener {
+        allow_anonymous: r.flag("proxy.allow_anonymous"),
+        ..Listener::plain(r.address("proxy.listen"))
+    };
+    let count = r.raw.count("proxy.listener");
+    let first = Some(first).filter(|first| count == 0 || r.raw.has(&first.key));
+    let more = (0..count).map(|i| {
+        let at = |key: &str| format!("proxy.listener[{i}].{key}");
+        Listener {
+            key: at("listen"),
+            address: r.address(&at("listen")),
+            allow_anonymous: r.flag(&at("allow_anonymous")),
+            websocket: r.text(&at("transport")) == "websocket",
+            tls: security::server(r, &format!("proxy.listener[{i}]")).map(Arc::new),
+        }
+    });
+    first.into_iter().chain(more).collect()
 }
 
 fn header_names(r: &mut Reader<'_>) -> HeaderNames {
@@ -328,6 +348,7 @@ fn spool(r: &mut Reader<'_>) -> Spool {
         on_stalled_full: on_full(&r.text("spool.on_stalled_full")),
         compression_level: r.number("spool.compression_level"),
         quarantine_max_bytes: r.number("spool.quarantine_max_bytes"),
+        kept_max_bytes: r.number("spool.kept_max_bytes"),
         dead_letter_topic: r.maybe_text("kafka.dead_letter_topic"),
     }
 }
@@ -366,7 +387,8 @@ mod tests {
     fn every_key_is_read_and_every_default_is_legal() {
         let text = "[kafka]\nbootstrap_servers = ['a:1']\n[kafka.topic_creation]\n[kafka.tls]\n\
                     [kafka.sasl]\nmechanism = 'PLAIN'\n[proxy]\n\
-                    [[proxy.route]]\nmqtt = 'a'\ntopic = 'a'\n[api]\n";
+                    [[proxy.route]]\nmqtt = 'a'\ntopic = 'a'\n\
+                    [[proxy.listener]]\nlisten = '127.0.0.1:0'\n[api]\n";
         let raw = Raw::new(TABLES, &tree::from_toml(text).0);
         let mut reader = Reader {
             raw: &raw,

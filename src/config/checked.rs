@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kafka::Compression;
 use crate::kafka::security::Security;
+use crate::tls::server::Server;
 
 /// The whole of `tidegate.toml`.
 #[derive(Clone, Debug)]
@@ -117,10 +119,8 @@ pub struct TopicCreation {
 /// `[proxy]`: the MQTT front door.
 #[derive(Clone, Debug)]
 pub struct Proxy {
-    /// Address that devices connect to. Port 0 takes a free one and logs it.
-    pub listen: SocketAddr,
-    /// Whether a listener beyond loopback takes clients without credentials.
-    pub allow_anonymous: bool,
+    /// What devices connect to; at least one.
+    pub listeners: Vec<Listener>,
     /// Kafka topic where no route matches; `None`: such messages are refused.
     pub default_topic: Option<String>,
     /// What a 3.1.1 client gets for a message that no route takes.
@@ -149,6 +149,35 @@ pub struct Proxy {
     pub headers: HeaderNames,
     /// `[[proxy.route]]`, in order.
     pub routes: Vec<Route>,
+}
+
+/// `proxy.listen`, or one of `[[proxy.listener]]`.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// The key that its address was typed under.
+    pub key: String,
+    /// Port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Whether clients without credentials may come in beyond loopback.
+    pub allow_anonymous: bool,
+    /// Whether MQTT goes inside WebSocket.
+    pub websocket: bool,
+    /// Its certificate; `None`: not encrypted.
+    pub tls: Option<Arc<Server>>,
+}
+
+impl Listener {
+    /// `proxy.listen`, for anybody.
+    #[must_use]
+    pub fn plain(address: SocketAddr) -> Self {
+        Self {
+            key: "proxy.listen".to_owned(),
+            address,
+            allow_anonymous: true,
+            websocket: false,
+            tls: None,
+        }
+    }
 }
 
 /// Bounds of local delivery, in `[proxy]`.
@@ -249,6 +278,8 @@ pub struct Spool {
     pub compression_level: i32,
     /// Most bytes of quarantined records.
     pub quarantine_max_bytes: u64,
+    /// Most bytes of segments of what sources keep beside records.
+    pub kept_max_bytes: u64,
     /// `kafka.dead_letter_topic`; `None`: sick topics are held, rejected records go to quarantine.
     pub dead_letter_topic: Option<String>,
 }

@@ -178,16 +178,19 @@ fn spool(spool: &Spool, found: &mut Found<'_>) {
 }
 
 fn proxy_listens(proxy: &Proxy, found: &mut Found<'_>) {
-    if !proxy.listen.ip().is_loopback() && !proxy.allow_anonymous {
-        found.refuse(
-            "proxy.listen",
-            format!(
-                "found {}, which is reached from outside, and there are no credentials yet in this \
-                 version",
-                proxy.listen
-            ),
-            "write \"127.0.0.1:1883\", or allow_anonymous = true to let everybody publish",
-        );
+    for listener in &proxy.listeners {
+        let asks = listener.tls.as_ref().is_some_and(|tls| tls.asks_clients());
+        if !listener.address.ip().is_loopback() && !listener.allow_anonymous && !asks {
+            found.refuse(
+                &listener.key,
+                format!(
+                    "found {}, which is reached from outside, and nothing says who may come in",
+                    listener.address
+                ),
+                "write \"127.0.0.1:1883\", a [[proxy.listener]] with client_ca_file, or \
+                 allow_anonymous = true to let everybody publish",
+            );
+        }
     }
 }
 
@@ -272,20 +275,21 @@ fn disagree(found: &mut Found<'_>, i: usize, j: usize, (key, topic): (&str, &str
 }
 
 fn listeners_differ(config: &Config, found: &mut Found<'_>) {
-    let (Some(proxy), Some(api)) = (&config.proxy, &config.api) else {
-        return;
-    };
+    let proxies = config.proxy.iter().flat_map(|proxy| &proxy.listeners);
+    let mut all: Vec<(&str, SocketAddr)> = proxies.map(|it| (&*it.key, it.address)).collect();
+    all.extend(config.api.iter().map(|api| ("api.listen", api.listen)));
     let overlap = |a: SocketAddr, b: SocketAddr| {
-        a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified()
+        let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+        a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || any)
     };
-    if proxy.listen.port() != 0
-        && proxy.listen.port() == api.listen.port()
-        && overlap(proxy.listen, api.listen)
-    {
-        found.refuse(
-            "api.listen",
-            format!("found {}, the port of proxy.listen", api.listen),
-            "write another port: 8083 is usual",
-        );
+    for (i, (key, address)) in all.iter().enumerate() {
+        let before = all.iter().take(i);
+        for (other, _) in before.filter(|(_, other)| overlap(*address, *other)) {
+            let right = match *key {
+                "api.listen" => "write another port: 8083 is usual",
+                _ => "write another port",
+            };
+            found.refuse(key, format!("found {address}, the port of {other}"), right);
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! What secures connections to Kafka: keys that belong together, and the files they name.
+//! What secures connections to Kafka, and those of devices: keys that belong together, and the
+//! files they name.
 //!
 //! Files are read here, so that `tidegate check` tells what is missing. A token's file may come
 //! later; it is only warned of.
@@ -8,12 +9,14 @@ use std::path::PathBuf;
 
 use super::check::Reader;
 use super::problem::Problem;
+use crate::kafka::security::Security;
 use crate::kafka::security::sasl::oauth::{Tokens, is_extension};
 use crate::kafka::security::sasl::oidc::{Client, Provider};
 use crate::kafka::security::sasl::{Hash, Login, Sasl};
 use crate::kafka::security::tls::{Files, Tls};
-use crate::kafka::security::{Security, Unfit};
 use crate::secret::Source;
+use crate::tls::Unfit;
+use crate::tls::server::{self, Server};
 
 const TLS: &str = "kafka.tls";
 const SASL: &str = "kafka.sasl";
@@ -61,6 +64,26 @@ fn tls(r: &mut Reader<'_>) -> Option<Tls> {
         Tls::new(files, server_name.as_deref(), "ca_file")
     });
     made.map_err(|unfit| refuse(r, TLS, unfit)).ok()
+}
+
+/// TLS of a listener: its certificate and key, and whom it trusts.
+pub(super) fn server(r: &mut Reader<'_>, table: &str) -> Option<Server> {
+    let mut path = |key: &str| r.maybe_path(&format!("{table}.{key}"));
+    let (cert_file, key_file) = (path("cert_file"), path("key_file"));
+    let client_ca_file = path("client_ca_file");
+    let lacks = |key, other: &str| unfit(key, "missing", format!("set it, or leave out {other}"));
+    let made = match (cert_file, key_file) {
+        (None, None) if client_ca_file.is_none() => return None,
+        (Some(cert_file), Some(key_file)) => Server::new(server::Files {
+            cert_file,
+            key_file,
+            client_ca_file,
+        }),
+        (Some(_), None) => Err(lacks("key_file", "cert_file")),
+        (None, Some(_)) => Err(lacks("cert_file", "key_file")),
+        (None, None) => Err(lacks("cert_file", "client_ca_file")),
+    };
+    made.map_err(|unfit| refuse(r, table, unfit)).ok()
 }
 
 /// What was typed in `[kafka.sasl]`.
@@ -317,6 +340,29 @@ mod tests {
             told.contains("kafka.sasl.mechanism: missing; set it: How it is said"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn a_listener_s_files_go_together() {
+        let listener = "[proxy]\n[[proxy.listener]]\nlisten = '127.0.0.1:8883'\n";
+        for (text, words) in [
+            (
+                "cert_file = '/x'",
+                "key_file: missing; set it, or leave out cert_file",
+            ),
+            (
+                "client_ca_file = '/x'",
+                "cert_file: missing; set it, or leave out client_ca_file",
+            ),
+            (
+                "cert_file = '/x'\nkey_file = '/x'",
+                "cert_file: cannot read /x",
+            ),
+        ] {
+            let told = refused(&format!("{listener}{text}\n")).join("\n");
+            let key = format!("proxy.listener[0].{words}");
+            assert!(told.contains(&key), "{text}: {told}");
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn what_is_left_out_has_the_documented_default() {
         (8 << 20, 25)
     );
     let proxy = read(&format!("{LEAST}[proxy]\n")).proxy.unwrap();
-    assert_eq!(proxy.listen.to_string(), "127.0.0.1:1883");
+    assert_eq!(proxy.listeners[0].address.to_string(), "127.0.0.1:1883");
     assert_eq!(proxy.on_refused, OnRefused::Ack);
     assert_eq!(proxy.headers.message_id, "mqtt.message.id");
     assert_eq!(
@@ -101,9 +101,9 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
     let expected = [
         "t.toml:4: spool.max_bytes: found \"2GB\"; write \"2GiB\"",
         "t.toml:5: spool.spil_after_ms: unknown key; did you mean `spill_after_ms`?",
-        "t.toml:7: proxy.listen: found 0.0.0.0:1883, which is reached from outside, and there are \
-         no credentials yet in this version; write \"127.0.0.1:1883\", or allow_anonymous = true \
-         to let everybody publish",
+        "t.toml:7: proxy.listen: found 0.0.0.0:1883, which is reached from outside, and nothing \
+         says who may come in; write \"127.0.0.1:1883\", a [[proxy.listener]] with \
+         client_ca_file, or allow_anonymous = true to let everybody publish",
         "t.toml:10: proxy.route[0].topic: found \"a b\"; write a Kafka topic in quotes: 1 to 249 \
          of A-Z a-z 0-9 . _ -, not . or .., or {captures}",
         "t.toml:11: proxy.route[0].ttl: unknown key; did you mean `ttl_ms = 5_000`, in \
@@ -184,7 +184,7 @@ fn combinations_that_cannot_work_are_refused() {
 #[test]
 fn outside_listeners_need_a_word() {
     let text = format!("{LEAST}[proxy]\nlisten = \"0.0.0.0:1883\"\nallow_anonymous = true\n");
-    assert!(read(&text).proxy.unwrap().allow_anonymous);
+    assert!(read(&text).proxy.unwrap().listeners[0].allow_anonymous);
     assert!(read_with(&format!("{LEAST}[proxy]\nlisten = \"[::1]:0\"\n"), &[]).is_ok());
 }
 

@@ -63,6 +63,8 @@ pub enum Counter {
     Connections,
     /// MQTT connections closed for a protocol error.
     ProtocolErrors,
+    /// TLS and WebSocket handshakes that failed.
+    HandshakesFailed,
     /// Produce requests sent.
     ProduceRequests,
     /// Those of them on the slow road.
@@ -111,10 +113,16 @@ pub enum Gauge {
     BufferedMemoryBytes,
     /// Bytes of segment files that hold unconfirmed records.
     BufferedDiskBytes,
+    /// Entries kept for sources: sessions, queued and retained messages.
+    KeptEntries,
+    /// Their bytes.
+    KeptBytes,
     /// Age of the oldest unconfirmed record, milliseconds.
     BufferedAgeMs,
     /// 1 while Kafka answers.
     UplinkUp,
+    /// When the first certificate of a listener ends, milliseconds since 1970.
+    CertificateEndsMs,
     /// 1 while there is no room on disk.
     SpoolFull,
     /// 1 once the clock is believed.

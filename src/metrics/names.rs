@@ -136,6 +136,11 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
         "MQTT connections closed for a protocol error.",
     ),
     plain(
+        Counter::HandshakesFailed,
+        "handshakes_failed_total",
+        "TLS and WebSocket handshakes of devices that failed or took too long.",
+    ),
+    plain(
         Counter::ProduceRequests,
         "produce_requests_total",
         "Produce requests sent to Kafka.",
@@ -247,6 +252,17 @@ pub const GAUGE_NAMES: [Name<Gauge>; GAUGES] = [
         "Bytes of segment files that hold records not yet confirmed.",
     ),
     plain(
+        Gauge::KeptEntries,
+        "kept_entries",
+        "Entries on disk of what the proxy keeps: sessions, subscriptions, queued and retained \
+         messages.",
+    ),
+    plain(
+        Gauge::KeptBytes,
+        "kept_bytes",
+        "Bytes of their keys and values.",
+    ),
+    plain(
         Gauge::BufferedAgeMs,
         "buffered_age_seconds",
         "Age of the oldest record not yet confirmed.",
@@ -256,6 +272,11 @@ pub const GAUGE_NAMES: [Name<Gauge>; GAUGES] = [
         "uplink_up",
         "1 while Kafka answers; with nothing to send, while a connection to it is open \
          or can be opened.",
+    ),
+    plain(
+        Gauge::CertificateEndsMs,
+        "listener_certificate_not_after_seconds",
+        "When the first certificate of a listener ends, seconds since 1970; 0 without TLS.",
     ),
     plain(
         Gauge::SpoolFull,

@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -19,7 +20,10 @@ use tokio::time::Instant;
 use super::bounds::Bounds;
 use super::packet::{self, Ack, Version, reason};
 use super::session::Session;
-use crate::spool::Settle;
+use crate::spool::{Settle, Ticket};
+
+/// In the tokens of answers that are held back.
+const HELD: u64 = 1 << 63;
 
 /// A message that waits to be acknowledged.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +36,8 @@ pub struct Slot {
     pub reason: u8,
     /// Whether it may be acknowledged.
     pub done: bool,
+    /// How many tickets are settled before the one that makes it so.
+    pub waits: u8,
     /// Whether a safe record makes the session's packet id safe (QoS 2, first receipt).
     pub first: bool,
     /// Bytes of its record, while it is in flight.
@@ -67,6 +73,11 @@ struct State {
     front: u64,
     /// Bytes that are not safe.
     bytes: usize,
+    /// Who waits for a slot to be done.
+    followers: HashMap<u64, Vec<Ticket>>,
+    /// Answers of their own that wait for the disk: token, packet, whether it may leave.
+    held: VecDeque<(u64, Vec<u8>, bool)>,
+    next_held: u64,
     /// No connection any more: slots are dropped when done.
     closed: bool,
 }
@@ -124,14 +135,42 @@ impl Acks {
         state.open()
     }
 
+    /// Tickets to settle when their slot is done; before its record is handed to the spool.
+    pub fn follow(&self, followers: &mut Vec<(u64, Ticket)>) {
+        if followers.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        for (token, ticket) in followers.drain(..) {
+            state.followers.entry(token).or_default().push(ticket);
+        }
+    }
+
     /// What is in flight.
     pub fn open(&self) -> Open {
         self.state.lock().open()
     }
 
-    /// Whether every slot has been taken.
+    /// Whether everything has been taken.
     pub fn is_empty(&self) -> bool {
-        self.state.lock().slots.is_empty()
+        let state = self.state.lock();
+        state.slots.is_empty() && state.held.is_empty()
+    }
+
+    /// Whether a SUBACK is held back: what is retained comes behind it.
+    pub fn holds_suback(&self) -> bool {
+        let state = self.state.lock();
+        let mut held = state.held.iter();
+        held.any(|(_, answer, _)| answer.first() == Some(&0x90))
+    }
+
+    /// Holds an answer back until the returned token is settled.
+    pub fn hold(&self, answer: Vec<u8>) -> u64 {
+        let mut state = self.state.lock();
+        let token = HELD | state.next_held;
+        state.next_held += 1;
+        state.held.push_back((token, answer, false));
+        token
     }
 
     /// Appends the acknowledgements that may leave to `out`.
@@ -151,6 +190,11 @@ impl Acks {
             }
             state.slots.pop_front();
             state.front += 1;
+        }
+        while let Some((_, answer, _)) = state.held.pop_front_if(|(_, _, done)| *done) {
+            out.extend_from_slice(&answer);
+            // What waits for it may follow.
+            self.news.notify_one();
         }
         taken
     }
@@ -181,15 +225,24 @@ impl Settle for Acks {
     fn safe(&self, tokens: &[u64]) {
         let mut bytes = 0;
         let mut ids = Vec::new();
+        let mut due = Vec::new();
         let wake = {
             let mut state = self.state.lock();
             let State {
                 slots,
                 front,
                 bytes: open,
+                held,
+                followers,
                 ..
             } = &mut *state;
             for token in tokens {
+                if token & HELD != 0 {
+                    held.iter_mut()
+                        .filter(|(of, _, _)| of == token)
+                        .for_each(|(_, _, done)| *done = true);
+                    continue;
+                }
                 let at = token
                     .checked_sub(*front)
                     .and_then(|at| usize::try_from(at).ok());
@@ -199,19 +252,28 @@ impl Settle for Acks {
                 else {
                     continue;
                 };
+                if slot.waits > 0 {
+                    slot.waits -= 1;
+                    continue;
+                }
                 slot.done = true;
                 bytes += slot.bytes;
                 *open = open.saturating_sub(slot.bytes);
                 if slot.first {
                     ids.push(slot.id);
+                    due.extend(followers.remove(token).into_iter().flatten());
                 }
             }
             if state.closed {
                 state.drop_done();
             }
             state.slots.front().is_some_and(|slot| slot.done)
+                || state.held.front().is_some_and(|(_, _, done)| *done)
         };
         self.bounds.sub(bytes);
+        for Ticket { to, token } in due {
+            to.safe(&[token]);
+        }
         for id in ids {
             if let Some((acks, token)) = self.session.made_safe(id) {
                 acks.done(token);

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::acks::{Acks, Open, Slot};
+use super::keep::WithRecord;
 use super::packet::{self, Ack, Bad, Packet, Publish, Version, reason};
 use super::routes::{Place, Seen, Target};
 use super::session::Receipt;
@@ -56,6 +57,10 @@ pub struct Inbox {
     /// Repeats on this connection of messages that an earlier one sent: packet id and slot.
     waits: Vec<(u16, u64)>,
     refused: Vec<(Refusal, String, u64)>,
+    /// Slots that wait for what is kept, too.
+    kept: Vec<u64>,
+    /// Who waits for a slot to be done.
+    followers: Vec<(u64, Ticket)>,
     next: u64,
     received: (u64, u64),
     batch_bytes: usize,
@@ -112,6 +117,8 @@ impl Inbox {
             slots: Vec::new(),
             waits: Vec::new(),
             refused: Vec::new(),
+            kept: Vec::new(),
+            followers: Vec::new(),
             next: 0,
             received: (0, 0),
             batch_bytes: 0,
@@ -156,11 +163,18 @@ impl Inbox {
     /// Gives slots, records and refusals to those who wait for them.
     fn hand_over(&mut self) {
         if !self.slots.is_empty() {
+            self.acks.follow(&mut self.followers);
             self.open = self.acks.push(&mut self.slots);
         }
         self.batch_bytes = 0;
         if !self.incoming.is_empty() {
             self.shared.intake.append(&mut self.incoming);
+        }
+        for token in self.kept.drain(..) {
+            // Behind all that was kept for the message.
+            let to = Arc::clone(&self.settle);
+            let ticket = Some(Ticket { to, token });
+            self.shared.intake.keep(Vec::new(), ticket);
         }
         for (id, token) in self.waits.drain(..) {
             if !self.client.session.wait(id, &self.acks, token) {
@@ -206,10 +220,20 @@ impl Inbox {
         self.received.0 += 1;
         self.received.1 += publish.payload.len() as u64;
         let fate = self.fate(publish, name, seen, when)?;
-        if self.shared.local.wants(publish.flags) && matches!(fate, Fate::Record(..)) {
-            self.shared.local.publish(publish, name, &self.client.id);
+        let mut kept = false;
+        let mut with = None;
+        if let (2, Some(keep)) = (qos, self.client.session.keep()) {
+            let changes = vec![keep.received(publish.id)];
+            with = Some(WithRecord {
+                changes,
+                tickets: Vec::new(),
+            });
         }
-        self.enlist(publish, fate, when);
+        let local = &self.shared.local;
+        if local.wants(publish.flags) && matches!(fate, Fate::Record(..)) {
+            kept = local.publish(publish, name, &self.client.id, with.as_mut());
+        }
+        self.enlist(publish, fate, (kept && qos > 0, with), when);
         Ok(Progress::Read)
     }
 
@@ -282,6 +306,7 @@ impl Inbox {
                     kind: Ack::Pubrec,
                     reason: reason::SUCCESS,
                     done: receipt == Receipt::Safe,
+                    waits: 0,
                     first: false,
                     bytes: 0,
                     received: when.instant,
@@ -361,8 +386,15 @@ impl Inbox {
         }
     }
 
-    /// Puts a message into the batch.
-    fn enlist(&mut self, publish: &Publish<'_>, fate: Fate, when: When) {
+    /// Puts a message into the batch, with what comes with its record. `kept`: something else of it
+    /// was kept for subscribers, which is to be synced before it is acknowledged.
+    fn enlist(
+        &mut self,
+        publish: &Publish<'_>,
+        fate: Fate,
+        (kept, with): (bool, Option<WithRecord>),
+        when: When,
+    ) {
         let qos = publish.qos();
         let token = self.next;
         let (bytes, code) = match fate {
@@ -372,11 +404,18 @@ impl Inbox {
                     to: Arc::clone(&self.settle),
                     token,
                 });
+                let with = with.unwrap_or_default();
                 self.incoming.push(Incoming {
                     topic,
                     record,
                     ticket,
+                    keep: with.changes.into(),
                 });
+                let followers = with.tickets.into_iter();
+                self.followers.extend(followers.map(|it| (token, it)));
+                if kept {
+                    self.kept.push(token);
+                }
                 (bytes, None)
             }
             Fate::Refused(code) => (0, Some(code)),
@@ -397,6 +436,7 @@ impl Inbox {
             kind,
             reason: code.unwrap_or(reason::SUCCESS),
             done: code.is_some(),
+            waits: u8::from(kept),
             first: kind == Ack::Pubrec && code.is_none(),
             bytes,
             received: when.instant,
@@ -430,8 +470,22 @@ impl Inbox {
             // client.
             None => {}
         }
-        packet::ack(&mut self.out, self.client.version, Ack::Pubcomp, id, 0);
+        let mut answer = Vec::new();
+        packet::ack(&mut answer, self.client.version, Ack::Pubcomp, id, 0);
+        self.answer(answer);
         Ok(())
+    }
+
+    /// Sends an answer, of a session that is kept when all that was kept of it so far is synced.
+    fn answer(&mut self, answer: Vec<u8>) {
+        if self.client.session.keep().is_none() {
+            self.out.extend_from_slice(&answer);
+            return;
+        }
+        let token = self.acks.hold(answer);
+        let to = Arc::clone(&self.settle);
+        let ticket = Some(Ticket { to, token });
+        self.shared.intake.keep(Vec::new(), ticket);
     }
 
     /// Moves the acknowledgements that may leave behind the other answers. `false`: there are none.

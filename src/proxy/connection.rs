@@ -3,13 +3,13 @@
 //! It is generic over its stream, so that TLS and WebSocket need nothing here.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::access::Visitor;
 use super::batch::{Inbox, Progress, When};
 use super::bounds::Part;
 use super::buffer::ReadBuffer;
@@ -53,23 +53,23 @@ enum End {
 }
 
 /// Serves one connection from accept to close.
-pub async fn serve<S>(mut stream: S, peer: SocketAddr, shared: Arc<Shared>)
+pub async fn serve<S>(mut stream: S, visitor: Visitor, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut part = Part::new(Arc::clone(&shared.unfinished));
     let entered = tokio::select! {
         () = shared.shutdown.cancelled() => return,
-        entered = handshake::enter(&mut stream, &mut part, &shared) => entered,
+        entered = handshake::enter(&mut stream, &visitor, &mut part, &shared) => entered,
     };
     match entered {
         Ok(entered) => {
             Connection::new(stream, shared, (entered, part))
-                .run(peer)
+                .run(&visitor)
                 .await
         }
         Err(refused) => {
-            tracing::debug!(%peer, %refused, "client not let in");
+            tracing::debug!(peer = %visitor.peer, %refused, "client not let in");
             if matches!(refused, Refused::Bad(_)) {
                 shared.metrics.add(Counter::ProtocolErrors, 1);
             }
@@ -87,6 +87,14 @@ async fn farewell<S: AsyncWrite + Unpin>(stream: &mut S, last: &[u8]) {
     if let Ok(Err(error)) = timeout(FAREWELL_MAX, words).await {
         tracing::trace!(%error, "no farewell");
     }
+}
+
+/// Writes a part of `rest`; with nothing left, what the stream itself holds back.
+async fn write_some<S: AsyncWrite + Unpin>(stream: &mut S, rest: &[u8]) -> io::Result<usize> {
+    if rest.is_empty() {
+        return stream.flush().await.map(|()| 0);
+    }
+    stream.write(rest).await
 }
 
 struct Connection<S> {
@@ -158,12 +166,12 @@ where
         }
     }
 
-    async fn run(mut self, peer: SocketAddr) {
+    async fn run(mut self, visitor: &Visitor) {
         let end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        tracing::debug!(%peer, %end, "connection ends");
+        tracing::debug!(peer = %visitor.peer, %end, "connection ends");
         if matches!(end, End::Bad(_)) {
             self.shared.metrics.add(Counter::ProtocolErrors, 1);
         }
@@ -292,16 +300,19 @@ where
     /// Writes all that waits in one piece.
     async fn flush(&mut self) -> Result<(), End> {
         let mut from = 0;
-        while let Some(rest) = self.inbox.out.get(from..).filter(|rest| !rest.is_empty()) {
+        let mut flushed = self.inbox.out.is_empty();
+        while !flushed {
+            let rest = self.inbox.out.get(from..).unwrap_or_default();
             let written = tokio::select! {
                 biased;
-                written = self.stream.write(rest) => written,
+                written = write_some(&mut self.stream, rest) => written,
                 () = self.claim.stop.cancelled(), if !self.shared.shutdown.is_cancelled() => {
                     Err(io::ErrorKind::ConnectionAborted.into())
                 }
                 () = tokio::time::sleep(WRITE_MAX) => Err(io::ErrorKind::TimedOut.into()),
             };
             match written {
+                Ok(_) if from == self.inbox.out.len() => flushed = true,
                 Ok(0) => return Err(self.cut(io::ErrorKind::WriteZero.into())),
                 Ok(bytes) => from += bytes,
                 Err(error) => return Err(self.cut(error)),

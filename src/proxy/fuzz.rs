@@ -5,8 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::access::Visitor;
 use super::{Shared, connection};
 use crate::config::checked;
 use crate::metrics::Metrics;
@@ -23,6 +25,11 @@ where
     let metrics = Arc::new(Metrics::default());
     let shared = Shared::new(config, intake, metrics, CancellationToken::new())?;
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    connection::serve(stream, peer, Arc::new(shared)).await;
+    let visitor = Visitor {
+        peer,
+        deadline: Instant::now() + config.connect_timeout,
+        access: Arc::default(),
+    };
+    connection::serve(stream, visitor, Arc::new(shared)).await;
     Ok(())
 }

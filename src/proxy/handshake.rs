@@ -5,9 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::Shared;
+use super::access::Visitor;
 use super::bounds::{Part, WillPart};
 use super::buffer::ReadBuffer;
 use super::packet::{self, Accepted, Bad, Connect, Version, reason};
@@ -59,13 +60,13 @@ const TOO_MANY_WILLS: Bad = Bad {
 /// Why the client was not let in; it has been told, where its protocol has words for it.
 pub async fn enter<S>(
     stream: &mut S,
+    visitor: &Visitor,
     part: &mut Part,
     shared: &Arc<Shared>,
 ) -> Result<Entered, Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let deadline = Instant::now() + shared.config.connect_timeout;
     let mut buffer = ReadBuffer::default();
     let handshake = async {
         let (mut connect, length) = first_packet(stream, &mut buffer, (part, shared)).await?;
@@ -106,9 +107,10 @@ where
             return Err(Refused::Bad(bad));
         }
         stream.write_all(&out).await?;
+        stream.flush().await?;
         Ok((connect, client_id, claim, will))
     };
-    let (connect, client_id, claim, will) = timeout_at(deadline, handshake)
+    let (connect, client_id, claim, will) = timeout_at(visitor.deadline, handshake)
         .await
         .map_err(|_| Refused::Late)??;
     Ok(Entered {
@@ -172,7 +174,8 @@ where
 async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, version: Version, bad: Bad) -> Refused {
     let mut out = Vec::new();
     packet::connack_refused(&mut out, version, bad.reason);
-    match stream.write_all(&out).await {
+    let told = stream.write_all(&out).await;
+    match told.and(stream.flush().await) {
         Ok(()) => Refused::Bad(bad),
         Err(error) => Refused::Io(error),
     }

@@ -1,5 +1,5 @@
-//! The MQTT front door: takes MQTT 3.1.1 and 5 on one port, hands records to the spool, and
-//! acknowledges when they are safe.
+//! The MQTT front door: takes MQTT 3.1.1 and 5, also inside TLS and WebSocket, hands records to the
+//! spool, and acknowledges when they are safe.
 //!
 //! ```text
 //!  socket ─▶ buffer ─▶ packet ─▶ batch ─▶ routes ─▶ Intake (one call a read)
@@ -14,9 +14,9 @@
 //! - Of one client id one connection is served.
 //! - No panic is reachable from the network.
 //!
-//! Absent for now: TLS and WebSocket (`connection` takes any stream), passwords and ACLs, durable
-//! sessions and retained messages (`local`).
+//! Absent for now: passwords and ACLs.
 
+pub mod access;
 pub mod acks;
 mod batch;
 pub mod bounds;
@@ -25,6 +25,7 @@ mod connection;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 mod handshake;
+pub mod keep;
 mod listener;
 pub mod local;
 pub mod packet;
@@ -33,6 +34,7 @@ pub mod session;
 #[cfg(test)]
 mod tests;
 pub mod topic;
+mod websocket;
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::checked;
 use crate::metrics::{Counter, Gauge, Histogram, Metrics};
-use crate::spool::Intake;
+use crate::spool::{Change, Intake};
 
 pub use listener::spawn;
 pub use routes::{RouteError, Routes};
@@ -91,8 +93,9 @@ impl Shared {
             let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
             io::Error::new(io::ErrorKind::InvalidInput, text.join("; "))
         })?;
-        let local = Arc::new(local::Local::new(&config.local, Arc::clone(&metrics)));
-        Ok(Self {
+        let parts = (Arc::clone(&intake), Arc::clone(&metrics));
+        let local = Arc::new(local::Local::new(&config.local, parts.0, parts.1));
+        let shared = Self {
             router: routes::Router::new(compiled, Arc::clone(&intake)),
             headers: routes::HeaderTable::new(&config.headers),
             sessions: Arc::new(session::Sessions::new(
@@ -110,7 +113,40 @@ impl Shared {
             metrics,
             shutdown,
             open: AtomicU64::new(0),
-        })
+        };
+        shared.restore();
+        Ok(shared)
+    }
+
+    /// Takes up what was kept.
+    fn restore(&self) {
+        let found = keep::Found::read(self.intake.kept());
+        if found.senseless > 0 {
+            tracing::error!(
+                values = found.senseless,
+                "kept values make no sense and are dropped"
+            );
+        }
+        let gone = |key| Change { key, value: None };
+        let needless: Vec<_> = found.needless.into_iter().map(gone).collect();
+        if !needless.is_empty() {
+            self.intake.keep(needless, None);
+        }
+        let sessions = found.sessions.len();
+        for (client_id, kept) in found.sessions {
+            self.sessions.restore(&client_id, kept);
+        }
+        let retained = found.retained.len();
+        for message in found.retained {
+            self.local.restore_retained(message);
+        }
+        if sessions + retained > 0 {
+            tracing::info!(
+                sessions,
+                retained,
+                "sessions and retained messages are back"
+            );
+        }
     }
 
     /// Publishes the wills whose delay has passed, or whose session has; forgets what has expired.
@@ -144,5 +180,5 @@ impl Shared {
     }
 }
 
-/// A proxy that runs: its address, and the end of its last connection.
-pub type Running = (SocketAddr, JoinHandle<()>);
+/// A proxy that runs: its addresses, and the end of its last connection.
+pub type Running = (Vec<SocketAddr>, JoinHandle<()>);

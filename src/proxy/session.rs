@@ -1,6 +1,7 @@
 //! Sessions: which client ids are connected, and what is kept of them when they are not.
 //!
-//! Of a session the QoS 2 packet ids, the subscriptions and the outbox are kept, in memory for now:
+//! Of a session the QoS 2 packet ids, the subscriptions and the outbox are kept; if it outlives its
+//! connection, on disk too ([`super::keep`]):
 //!
 //! ```text
 //!   PUBLISH ──▶ pending ──record safe──▶ safe ──PUBREL──▶ forgotten
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
 use super::bounds::WillPart;
+use super::keep::{Keep, KeptSession, wall_ms};
 use super::local::Local;
 use super::local::queue::Outbox;
 use super::packet::Will;
@@ -36,6 +38,20 @@ pub struct Session {
     received: Mutex<HashMap<u16, Received>>,
     /// What it is to get.
     pub outbox: Arc<Outbox>,
+}
+
+impl Session {
+    /// Its part of the disk; `None`: it ends with its connection.
+    pub fn keep(&self) -> Option<&Keep> {
+        self.outbox.keep.as_ref()
+    }
+
+    /// It ends: nothing of it is kept.
+    fn end(&self) {
+        if let Some(keep) = self.keep() {
+            keep.end(self.received.lock().keys().copied());
+        }
+    }
 }
 
 /// A QoS 2 message that was received and not released.
@@ -65,8 +81,15 @@ impl Session {
     /// Nothing but an outbox.
     #[must_use]
     pub fn new(outbox: Arc<Outbox>) -> Self {
+        Self::with_ids(outbox, Vec::new())
+    }
+
+    /// An outbox, and the QoS 2 packet ids of messages that are safe.
+    #[must_use]
+    pub fn with_ids(outbox: Arc<Outbox>, ids: Vec<u16>) -> Self {
+        let received = ids.into_iter().map(|id| (id, Received::Safe)).collect();
         Self {
-            received: Mutex::default(),
+            received: Mutex::new(received),
             outbox,
         }
     }
@@ -125,6 +148,9 @@ impl Session {
             Received::Pending(..) => Some(false),
             Received::Safe => {
                 received.remove(&id);
+                if let Some(keep) = self.keep() {
+                    keep.released(id);
+                }
                 if received.is_empty() {
                     received.shrink_to_fit();
                 }
@@ -233,6 +259,41 @@ impl Sessions {
         Duration::from_secs(u64::from(expiry_s)).min(self.expiry_max)
     }
 
+    /// Takes up a session that was kept; it expires as if the gateway had run all the time.
+    pub fn restore(&self, client_id: &str, kept: KeptSession) {
+        let client_id: Arc<str> = client_id.into();
+        let outbox = self
+            .local
+            .restore(&client_id, &kept.filters, kept.session, kept.queued);
+        let session = Arc::new(Session::with_ids(outbox, kept.received));
+        let expiry = kept.expiry.min(self.expiry_max);
+        let away = kept
+            .left_ms
+            .map_or(0, |left| wall_ms().saturating_sub(left));
+        // A clock that is behind says nothing.
+        let away = Duration::from_millis(u64::try_from(away).unwrap_or(0));
+        let mut state = self.state.lock();
+        let key = (Instant::now() + expiry.saturating_sub(away), state.next);
+        state.next += 1;
+        if kept.left_ms.is_none()
+            && let Some(keep) = session.keep()
+        {
+            keep.session(expiry, Some(wall_ms()));
+        }
+        state.by_expiry.insert(key, Arc::clone(&client_id));
+        let entry = Entry {
+            session,
+            live: None,
+            expires: Some(key),
+            will: None,
+        };
+        state.entries.insert(client_id, entry);
+        state.expire(&self.local);
+        while state.by_expiry.len() > self.sessions_max {
+            state.drop_first(&self.local);
+        }
+    }
+
     /// Claims a client id for a new connection; ends the connection that has it.
     pub async fn claim(self: &Arc<Self>, client_id: &str, clean: bool, expiry: Duration) -> Claim {
         let deadline = Instant::now() + TAKEOVER_MAX;
@@ -268,7 +329,12 @@ impl Sessions {
         let client_id: Arc<str> = client_id.into();
         let kept = state.take(&client_id, clean, &self.local);
         let present = kept.is_some();
-        let session = kept.unwrap_or_else(|| Arc::new(Session::new(self.local.outbox(&client_id))));
+        let lasts = !expiry.is_zero();
+        let session =
+            kept.unwrap_or_else(|| Arc::new(Session::new(self.local.outbox(&client_id, lasts))));
+        if let Some(keep) = session.keep() {
+            keep.session(expiry, None);
+        }
         let number = state.next;
         state.next += 1;
         let stop = self.shutdown.child_token();
@@ -342,6 +408,9 @@ impl Sessions {
             state.take(&claim.client_id, true, &self.local);
             return;
         }
+        if let Some(keep) = claim.session.keep() {
+            keep.session(claim.expiry, Some(wall_ms()));
+        }
         let key = (now + claim.expiry, claim.number);
         if let Some(entry) = state.entries.get_mut(&claim.client_id) {
             entry.expires = Some(key);
@@ -369,6 +438,7 @@ impl State {
             }
         }
         if ends {
+            old.session.end();
             local.end(&old.session.outbox);
             return None;
         }

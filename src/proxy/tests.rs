@@ -1,25 +1,27 @@
 //! Whole connections over a pipe, with an intake that makes records safe on command.
 
+mod durable;
 mod subscribers;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::timeout;
 
+use super::access::Visitor;
 use super::*;
 use crate::config::checked::{HeaderNames, Local, OnRefused, Proxy};
 use crate::record::Record;
 use crate::spool::intake::Refusal;
-use crate::spool::{Incoming, Ticket, TopicId, TopicOptions};
+use crate::spool::{Change, Incoming, Ticket, TopicId, TopicOptions};
 
 pub(super) fn config() -> Proxy {
     let name = str::to_owned;
     Proxy {
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        allow_anonymous: true,
+        listeners: Vec::new(),
         default_topic: Some(name("mqtt")),
         on_refused: OnRefused::Ack,
         max_connections: 10,
@@ -56,11 +58,21 @@ pub(super) fn config() -> Proxy {
 }
 
 /// Keeps what it gets; makes it safe when told.
+/// What is kept, and what waits to be.
+#[derive(Debug, Default)]
+struct Disk {
+    kept: std::collections::BTreeMap<Bytes, Bytes>,
+    asked: Vec<(Vec<Change>, Option<Ticket>)>,
+}
+
 #[derive(Debug, Default)]
 struct Fake {
     records: Mutex<Vec<Record>>,
     tickets: Mutex<Vec<Option<Ticket>>>,
     refusals: Mutex<Vec<(Refusal, String, u64)>>,
+    disk: Arc<Mutex<Disk>>,
+    /// What is kept is synced when the test says so, else at once.
+    by_hand: std::sync::atomic::AtomicBool,
     came: tokio::sync::Notify,
 }
 
@@ -73,10 +85,28 @@ impl Intake for Fake {
     }
     fn append(&self, batch: &mut Vec<Incoming>) {
         for incoming in batch.drain(..) {
+            let changes = incoming.keep.into_vec();
+            if !changes.is_empty() {
+                self.disk.lock().asked.push((changes, None));
+            }
             self.records.lock().push(incoming.record);
             self.tickets.lock().push(incoming.ticket);
         }
         self.came.notify_one();
+    }
+    fn keep(&self, changes: Vec<Change>, ticket: Option<Ticket>) {
+        self.disk.lock().asked.push((changes, ticket));
+        if !self.by_hand.load(Ordering::Relaxed) {
+            let disk = Arc::clone(&self.disk);
+            tokio::spawn(async move { sync(&disk) });
+        }
+    }
+
+    fn kept(&self) -> Vec<(Bytes, Bytes)> {
+        let disk = self.disk.lock();
+        let all = disk.kept.iter();
+        all.map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
     fn refused(&self, why: Refusal, topic: &str, messages: u64) {
         self.refusals.lock().push((why, topic.to_owned(), messages));
@@ -95,6 +125,24 @@ impl Fake {
     }
 }
 
+/// Everything that was to be kept is synced.
+fn sync(disk: &Mutex<Disk>) {
+    let asked = {
+        let mut disk = disk.lock();
+        let asked = std::mem::take(&mut disk.asked);
+        for change in asked.iter().flat_map(|(changes, _)| changes) {
+            match change.value.clone() {
+                Some(value) => disk.kept.insert(change.key.clone(), value),
+                None => disk.kept.remove(&change.key),
+            };
+        }
+        asked
+    };
+    for ticket in asked.into_iter().filter_map(|(_, ticket)| ticket) {
+        ticket.to.safe(&[ticket.token]);
+    }
+}
+
 struct Bench {
     shared: Arc<Shared>,
     fake: Arc<Fake>,
@@ -102,7 +150,11 @@ struct Bench {
 }
 
 fn bench(config: &Proxy) -> Bench {
-    let fake = Arc::new(Fake::default());
+    bench_over(config, Fake::default())
+}
+
+fn bench_over(config: &Proxy, fake: Fake) -> Bench {
+    let fake = Arc::new(fake);
     let metrics = Arc::new(Metrics::default());
     let intake: Arc<dyn Intake> = Arc::clone(&fake) as _;
     let shared = Shared::new(
@@ -124,7 +176,12 @@ impl Bench {
     fn open(&self) -> Peer {
         let (near, far) = tokio::io::duplex(100_000);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        tokio::spawn(connection::serve(far, peer, Arc::clone(&self.shared)));
+        let visitor = Visitor {
+            peer,
+            deadline: Instant::now() + self.shared.config.connect_timeout,
+            access: Arc::default(),
+        };
+        tokio::spawn(connection::serve(far, visitor, Arc::clone(&self.shared)));
         Peer(near)
     }
     /// Connects with version, flags, keep-alive and client id; returns the CONNACK's flags.

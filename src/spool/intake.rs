@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::record::Record;
 
 /// A Kafka topic that was named to the spool; valid for the life of the process.
@@ -43,7 +45,26 @@ pub struct Incoming {
     pub record: Record,
     /// Who waits for it; `None` for QoS 0, which is dropped first when memory is short.
     pub ticket: Option<Ticket>,
+    /// What is to be known together with the record, such as the packet id of a QoS 2 message: all
+    /// of it is there after a power cut, or neither it nor the record. Keys that are new; nobody
+    /// changes one before the record is safe.
+    pub keep: Box<[Change]>,
 }
+
+/// A change of what the spool keeps for a source: a small store of keys and values, which survives
+/// what the records survive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key; at most [`KEPT_KEY_MAX`] bytes.
+    pub key: Bytes,
+    /// Its new value, at most [`KEPT_VALUE_MAX`] bytes; `None`: the key goes.
+    pub value: Option<Bytes>,
+}
+
+/// Longest key of a [`Change`], bytes.
+pub const KEPT_KEY_MAX: usize = 256 * 1024;
+/// Longest value of a [`Change`], bytes: the largest MQTT packet, and what is noted beside it.
+pub const KEPT_VALUE_MAX: usize = 257 * 1024 * 1024;
 
 /// Why a message was refused at the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +86,14 @@ pub trait Intake: Send + Sync + std::fmt::Debug {
     /// Takes all records of `batch`, in order, and leaves it empty. Never waits: sources bound what
     /// they have in flight.
     fn append(&self, batch: &mut Vec<Incoming>);
+
+    /// Keeps `changes`, in order, behind all that was handed in before; `ticket` is settled when
+    /// they are synced, and not before this returns. Not one unit: a power cut may leave the first
+    /// of them alone. Never waits. No changes: the ticket waits for those before.
+    fn keep(&self, changes: Vec<Change>, ticket: Option<Ticket>);
+
+    /// What was kept when the spool was opened, in the order of keys. Gives it once.
+    fn kept(&self) -> Vec<(Bytes, Bytes)>;
 
     /// Writes refused messages to the loss ledger, where a 3.1.1 client could not be told.
     fn refused(&self, why: Refusal, mqtt_topic: &str, messages: u64);

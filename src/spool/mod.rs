@@ -7,11 +7,13 @@
 //!
 //! * [`Intake`] is what sources see, [`Outlet`] what the uplink sees, [`inspect`] what tools see.
 //! * `log/` is the store on disk: frames in segment files. `meta` is sled: cursors, ledger, runs.
+//!   `keep` is another log: what sources keep beside records.
 
 pub mod core;
 pub mod device;
 pub mod inspect;
 pub mod intake;
+pub mod keep;
 pub mod log;
 pub mod meta;
 pub mod outlet;
@@ -19,7 +21,7 @@ mod ranges;
 
 use std::fmt;
 
-pub use intake::{Incoming, Intake, Settle, Ticket, TopicId, TopicOptions};
+pub use intake::{Change, Incoming, Intake, Settle, Ticket, TopicId, TopicOptions};
 pub use outlet::{Identity, Leftover, Outlet, TakeLimits, Taken, TopicPartition};
 pub use ranges::Ranges;
 

@@ -32,6 +32,7 @@ mod check;
 mod dead_letter;
 mod dependencies;
 mod device;
+mod durable;
 mod tidy;
 
 mod road;
@@ -64,6 +65,7 @@ mod verify;
 
 mod identity;
 
+mod listeners;
 mod matrix;
 
 mod flapping;

@@ -5,11 +5,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::config::checked::{HeaderNames, Local, OnRefused, Proxy, Route};
+use bytes::Bytes;
+use tidegate::config::checked::{HeaderNames, Listener, Local, OnRefused, Proxy, Route};
 use tidegate::metrics::Metrics;
 use tidegate::record::Record;
 use tidegate::spool::intake::Refusal;
-use tidegate::spool::{Incoming, Intake, TopicId, TopicOptions};
+use tidegate::spool::{Change, Incoming, Intake, Ticket, TopicId, TopicOptions};
 use tokio_util::sync::CancellationToken;
 
 /// Keeps every record and calls it safe at once.
@@ -45,6 +46,16 @@ impl Intake for Kept {
         }
     }
 
+    fn keep(&self, _: Vec<Change>, ticket: Option<Ticket>) {
+        if let Some(ticket) = ticket {
+            tokio::spawn(async move { ticket.to.safe(&[ticket.token]) });
+        }
+    }
+
+    fn kept(&self) -> Vec<(Bytes, Bytes)> {
+        Vec::new()
+    }
+
     fn refused(&self, _: Refusal, _: &str, _: u64) {}
 }
 
@@ -61,7 +72,9 @@ impl Gate {
         let stop = CancellationToken::new();
         let intake: Arc<dyn Intake> = Arc::clone(&kept) as _;
         let metrics = Arc::new(Metrics::default());
-        let (address, _) = tidegate::proxy::spawn(&config, intake, metrics, stop.clone()).unwrap();
+        let (addresses, _) =
+            tidegate::proxy::spawn(&config, intake, metrics, stop.clone()).unwrap();
+        let address = addresses[0];
         Self {
             address,
             kept,
@@ -79,8 +92,7 @@ impl Drop for Gate {
 pub fn config() -> Proxy {
     let name = str::to_owned;
     Proxy {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        allow_anonymous: true,
+        listeners: vec![Listener::plain("127.0.0.1:0".parse().unwrap())],
         default_topic: Some(name("mqtt")),
         on_refused: OnRefused::Ack,
         max_connections: 1_000,

@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "record", "metrics", "log", "backoff", "secret", "clock", "notify", "board",
     ],
+    &["tls"],
     &["kafka"],
     &["config"],
     &["spool"],

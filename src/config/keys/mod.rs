@@ -6,6 +6,7 @@
 
 mod gateway;
 mod kafka;
+mod listener;
 mod proxy;
 mod security;
 mod spool;
@@ -18,6 +19,7 @@ pub const TABLES: &[Table] = &[
     security::TLS,
     security::SASL,
     proxy::PROXY,
+    listener::LISTENER,
     proxy::HEADERS,
     proxy::ROUTE,
     spool::SPOOL,
@@ -189,7 +191,7 @@ mod tests {
         let top: Vec<_> = children(TABLES, "").collect();
         assert_eq!(top, ["gateway", "kafka", "proxy", "spool", "api"]);
         let proxy: Vec<_> = children(TABLES, "proxy").collect();
-        assert_eq!(proxy, ["headers", "route"]);
+        assert_eq!(proxy, ["listener", "headers", "route"]);
     }
 
     /// STYLE: the unit is the key's last word.

@@ -12,15 +12,16 @@ pub(super) const PROXY: Table = Table {
             name: "listen",
             kind: Kind::Address,
             default: Default::Is("\"127.0.0.1:1883\""),
-            doc: "Address that devices connect to. Port 0 takes a free one, which is logged and \
-                  written to `listening` in the data folder. Beyond loopback `allow_anonymous` \
-                  must be said, since there are no credentials yet in this version.",
+            doc: "Address that devices connect to, without TLS; where there are \
+                  `[[proxy.listener]]`, only if it is written. Port 0 takes a free one, which is \
+                  logged and written to `listening` in the data folder. Beyond loopback \
+                  `allow_anonymous` must be said, since there are no passwords yet.",
         },
         Key {
             name: "allow_anonymous",
             kind: Kind::Flag,
             default: Default::Is("false"),
-            doc: "Whether a listener beyond loopback takes clients without credentials: everybody \
+            doc: "Whether `listen` beyond loopback takes clients without credentials: everybody \
                   who reaches the port can then publish. On loopback they are always taken.",
         },
         Key {
@@ -124,8 +125,8 @@ pub(super) const PROXY: Table = Table {
             },
             default: Default::Is("86_400_000"),
             doc: "Longest time a disconnected persistent session is kept, whatever the client \
-                  asks. Too little: QoS 2 messages in flight may come twice. Too much: memory for \
-                  clients that never return.",
+                  asks; it is kept through restarts. Too little: QoS 2 messages in flight may come \
+                  twice. Too much: memory and disk for clients that never return.",
         },
         Key {
             name: "max_sessions",

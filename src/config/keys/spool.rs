@@ -133,5 +133,18 @@ pub(super) const SPOOL: Table = Table {
                   looked at; beyond it they are dropped, counted and in the ledger. Too little: \
                   evidence is lost. Too much: room on the card.",
         },
+        Key {
+            name: "kept_max_bytes",
+            kind: Kind::Bytes {
+                min: 256 * KIB,
+                max: TIB,
+            },
+            default: Default::Is("\"128MiB\""),
+            doc: "Most bytes on disk, beside `max_bytes`, for what the proxy keeps of its clients: \
+                  sessions, subscriptions, messages queued for them, retained messages. At least \
+                  four segments. Too little: such messages are not acknowledged until there is \
+                  room; twice `proxy.max_total_queued_bytes` and `proxy.max_retained_bytes` \
+                  together is enough. Too much: room on the card.",
+        },
     ],
 };

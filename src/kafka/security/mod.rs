@@ -37,17 +37,6 @@ impl Security {
     }
 }
 
-/// A setting that cannot be used: which, what was found, what would be right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfit {
-    /// The last word of its configuration key.
-    pub key: &'static str,
-    /// What was found; never a secret.
-    pub found: String,
-    /// What would be right.
-    pub right: String,
-}
-
 /// A secured connection.
 #[derive(Debug)]
 pub(super) enum Stream {

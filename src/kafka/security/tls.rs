@@ -5,20 +5,18 @@
 //! restart. The provider is handed to each configuration; nothing is installed for the process.
 
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::Unfit;
+use crate::tls::{Stamp, Unfit, certificates, private_key, roots_of, stamp_of};
 
 /// A connection inside TLS.
 pub(in crate::kafka) type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
@@ -47,9 +45,6 @@ struct Current {
     config: Arc<ClientConfig>,
     stamp: Stamp,
 }
-
-/// By what a changed file is known: when it was written, and its length.
-type Stamp = Vec<Option<(SystemTime, u64)>>;
 
 impl Tls {
     /// Reads the files. `server_name`: the name that brokers' certificates are held against, in
@@ -120,12 +115,7 @@ impl Tls {
 
 fn stamp(files: &Files) -> Stamp {
     let identity = files.identity.iter().flat_map(|(cert, key)| [cert, key]);
-    let all = files.ca_file.iter().chain(identity);
-    let stamp_one = |path| {
-        let file = std::fs::metadata(path).ok()?;
-        Some((file.modified().ok()?, file.len()))
-    };
-    all.map(stamp_one).collect()
+    stamp_of(files.ca_file.iter().chain(identity))
 }
 
 fn load(files: &Files, ca_key: &'static str) -> Result<ClientConfig, Unfit> {
@@ -150,15 +140,7 @@ fn load(files: &Files, ca_key: &'static str) -> Result<ClientConfig, Unfit> {
         return Ok(builder.with_no_client_auth());
     };
     let chain = certificates("cert_file", cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(key_file);
-    let key = key.map_err(|error| {
-        not_pem(
-            "key_file",
-            key_file,
-            &error,
-            "an unencrypted PKCS#8, PKCS#1 or SEC1 private key",
-        )
-    })?;
+    let key = private_key("key_file", key_file)?;
     builder
         .with_client_auth_cert(chain, key)
         .map_err(|error| Unfit {
@@ -166,45 +148,6 @@ fn load(files: &Files, ca_key: &'static str) -> Result<ClientConfig, Unfit> {
             found: format!("{} cannot be used: {error}", key_file.display()),
             right: format!("name the key of the certificate in {}", cert_file.display()),
         })
-}
-
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Unfit> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(all) if all.is_empty() => {
-            Err(not_pem(key, path, &pem::Error::NoItemsFound, CERTIFICATES))
-        }
-        Ok(all) => Ok(all),
-        Err(error) => Err(not_pem(key, path, &error, CERTIFICATES)),
-    }
-}
-
-const CERTIFICATES: &str = "certificates";
-
-fn not_pem(key: &'static str, path: &Path, error: &pem::Error, what: &str) -> Unfit {
-    let shown = path.display();
-    let found = match error {
-        pem::Error::Io(error) => format!("cannot read {shown}: {error}"),
-        pem::Error::NoItemsFound => format!("{shown} holds no PEM of {what}"),
-        error => format!("{shown} is not PEM: {error:?}"),
-    };
-    Unfit {
-        key,
-        found,
-        right: format!("name a PEM file with {what}"),
-    }
-}
-
-fn roots_of(path: &Path, key: &'static str) -> Result<RootCertStore, Unfit> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(key, path)? {
-        roots.add(certificate).map_err(|error| Unfit {
-            key,
-            found: format!("{} holds a bad certificate: {error}", path.display()),
-            right: "name a PEM file with certificates of authorities".into(),
-        })?;
-    }
-    Ok(roots)
 }
 
 /// What the system's owner trusts, kept fresh by its updates; a list compiled in would age with the

@@ -23,26 +23,26 @@ impl Inbox {
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe) -> Result<(), Bad> {
         let outbox = &self.client.session.outbox;
         let codes = self.shared.local.subscribe_all(outbox, subscribe);
-        let before = self.out.len();
-        packet::suback(&mut self.out, self.client.version, subscribe.id, &codes);
-        self.fits(before)
+        let mut answer = Vec::new();
+        packet::suback(&mut answer, self.client.version, subscribe.id, &codes);
+        self.answer_if_it_fits(answer)
     }
 
     pub(super) fn unsubscribe(&mut self, id: u16, filters: &[String]) -> Result<(), Bad> {
         let outbox = &self.client.session.outbox;
         let one = |filter: &String| self.shared.local.unsubscribe(outbox, filter);
         let codes: Vec<u8> = filters.iter().map(one).collect();
-        let before = self.out.len();
-        packet::unsuback(&mut self.out, self.client.version, id, &codes);
-        self.fits(before)
+        let mut answer = Vec::new();
+        packet::unsuback(&mut answer, self.client.version, id, &codes);
+        self.answer_if_it_fits(answer)
     }
 
     /// Whether the client takes an answer of this size (section 3.1.2.11.4).
-    fn fits(&mut self, before: usize) -> Result<(), Bad> {
-        if self.out.len() - before <= self.client.packet_bytes_max {
+    fn answer_if_it_fits(&mut self, answer: Vec<u8>) -> Result<(), Bad> {
+        if answer.len() <= self.client.packet_bytes_max {
+            self.answer(answer);
             return Ok(());
         }
-        self.out.truncate(before);
         Err(Bad {
             reason: reason::TOO_LARGE,
             what: "answer larger than the client takes",
@@ -60,6 +60,9 @@ impl Inbox {
 
     /// Appends messages for the client. `true`: there are more.
     pub fn deliver(&mut self) -> bool {
+        if self.client.session.keep().is_some() && self.acks.holds_suback() {
+            return false;
+        }
         let outbox = &self.client.session.outbox;
         let before = self.out.len();
         let out = (&mut self.out, DELIVERY_BYTES);
@@ -103,7 +106,7 @@ impl Inbox {
         if let Ok(Fate::Record(topic, record)) = fate {
             shared
                 .local
-                .publish(&publish, publish.topic, &self.client.id);
+                .publish(&publish, publish.topic, &self.client.id, None);
             let ticket = (publish.qos() > 0).then(|| Ticket {
                 to: Arc::new(Nobody),
                 token: 0,
@@ -112,6 +115,7 @@ impl Inbox {
                 topic,
                 record,
                 ticket,
+                keep: Box::default(),
             });
         }
         self.hand_over();

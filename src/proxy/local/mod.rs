@@ -4,12 +4,14 @@
 //!  PUBLISH ─▶ batch ─┬─▶ spool (the road)
 //!                    └─▶ tree ─▶ outbox of each subscriber ─▶ its connection
 //! ```
-//! A message is delivered when it is taken for the road, not when it is safe; one that is refused
-//! (no route, too large) is delivered to nobody. While nobody subscribes a message costs one atomic
-//! load. A slow subscriber's messages are dropped (`queue`); nobody waits for it.
+//! A message is delivered when it is taken for the road, not when it is safe; at QoS 2 between two
+//! sessions that are kept when it is safe, for until then its publisher may have to send it again.
+//! One that is refused (no route, too large) is delivered to nobody. While nobody subscribes a
+//! message costs one atomic load. A slow subscriber's messages are dropped (`queue`); nobody waits
+//! for it.
 //!
-//! All of this is in memory for now: subscriptions, queued and retained messages end with the
-//! process.
+//! Retained messages, and the subscriptions and queued messages of sessions that outlive their
+//! connection, are on disk too ([`super::keep`]).
 
 mod encode;
 pub mod message;
@@ -29,10 +31,12 @@ use self::message::Message;
 use self::queue::{Grant, Limits, Outbox, Search};
 use self::retained::Retained;
 use self::tree::{Here, LEVELS_MAX, Options, Subscription, Tree};
+use super::keep::{self, Keep, Queued, WithRecord};
 use super::packet::{Filter, Publish, RetainHandling, Subscribe, reason};
 use super::topic;
 use crate::config::checked;
 use crate::metrics::{Counter, Gauge, Metrics};
+use crate::spool::Intake;
 
 /// Subscribers, and what is retained for them.
 #[derive(Debug)]
@@ -43,12 +47,15 @@ pub struct Local {
     limits: Arc<Limits>,
     subscriptions_max: usize,
     next: AtomicU64,
+    /// Numbers of sessions that are kept, ever.
+    next_session: AtomicU64,
+    intake: Arc<dyn Intake>,
 }
 
 impl Local {
     /// Nobody, nothing.
     #[must_use]
-    pub fn new(config: &checked::Local, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &checked::Local, intake: Arc<dyn Intake>, metrics: Arc<Metrics>) -> Self {
         Self {
             tree: RwLock::default(),
             subscriptions: AtomicUsize::new(0),
@@ -65,15 +72,58 @@ impl Local {
             }),
             subscriptions_max: config.max_subscriptions,
             next: AtomicU64::new(0),
+            next_session: AtomicU64::new(1),
+            intake,
         }
     }
 
-    /// The outbox of a new session.
+    /// The outbox of a new session, which outlives its connection or not.
     #[must_use]
-    pub fn outbox(&self, client_id: &Arc<str>) -> Arc<Outbox> {
+    pub fn outbox(&self, client_id: &Arc<str>, lasts: bool) -> Arc<Outbox> {
+        let session = lasts.then(|| self.next_session.fetch_add(1, Ordering::Relaxed));
+        self.outbox_of(client_id, session)
+    }
+
+    fn outbox_of(&self, client_id: &Arc<str>, session: Option<u64>) -> Arc<Outbox> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let limits = Arc::clone(&self.limits);
-        Arc::new(Outbox::new(number, Arc::clone(client_id), limits))
+        let intake = || Arc::clone(&self.intake);
+        let keep = session.map(|session| Keep::new(intake(), Arc::clone(client_id), session));
+        Arc::new(Outbox::new(number, Arc::clone(client_id), limits, keep))
+    }
+
+    /// The outbox of a session that was kept, with its subscriptions and messages.
+    #[must_use]
+    pub fn restore(
+        &self,
+        client_id: &Arc<str>,
+        filters: &[(String, Options)],
+        session: u64,
+        queued: Vec<(u64, Queued)>,
+    ) -> Arc<Outbox> {
+        self.next_session
+            .fetch_max(session.saturating_add(1), Ordering::Relaxed);
+        let to = self.outbox_of(client_id, Some(session));
+        for (filter, options) in filters {
+            if self.insert(&to, filter, *options).is_err() {
+                tracing::warn!(%client_id, %filter, "a kept subscription has no room any more");
+            }
+        }
+        for (number, queued) in queued {
+            to.restore(number, queued);
+        }
+        to
+    }
+
+    /// Takes up a retained message that was kept.
+    pub fn restore_retained(&self, message: Message) {
+        let message = Arc::new(message);
+        let mut all = self.retained.lock();
+        if !all.set(&message) {
+            keep::retained(&*self.intake, &message.topic, None);
+        }
+        let count = all.count() as u64;
+        self.limits.metrics.set(Gauge::Retained, count);
     }
 
     /// Whether a message with these flags could be of use to anybody here.
@@ -91,47 +141,26 @@ impl Local {
     /// Subscribes a session to a valid filter, and has it get what is retained. Returns SUBACK's
     /// reason code.
     pub fn subscribe(&self, to: &Arc<Outbox>, filter: &Filter, identifier: Option<u32>) -> u8 {
-        let Some((group, levels)) = topic::split_share(&filter.text) else {
-            return reason::FILTER_INVALID;
-        };
-        if levels.split('/').count() > LEVELS_MAX {
-            return reason::FILTER_INVALID;
-        }
         let options = Options {
             qos: filter.qos,
             no_local: filter.no_local,
             as_published: filter.as_published,
             identifier,
         };
-        let (is_new, text) = {
-            let mut filters = to.filters.lock();
-            let Some(filters) = filters.as_mut() else {
-                return reason::UNSPECIFIED;
-            };
-            let known = filters.get(&*filter.text).cloned();
-            if known.is_none() && filters.len() >= self.subscriptions_max {
-                return reason::QUOTA;
-            }
-            let subscription = Subscription {
-                to: Arc::clone(to),
-                options,
-            };
-            let Some(is_new) = self.tree.write().insert(group, levels, subscription) else {
-                return reason::QUOTA;
-            };
-            let text = known.unwrap_or_else(|| filter.text.as_str().into());
-            filters.insert(Arc::clone(&text));
-            (is_new, text)
+        let (is_new, text) = match self.insert(to, &filter.text, options) {
+            Ok(inserted) => inserted,
+            Err(code) => return code,
         };
-        if is_new {
-            self.count(|all| all.fetch_add(1, Ordering::Relaxed) + 1);
+        if let Some(keep) = &to.keep {
+            keep.subscribed(&text, &options);
         }
+        let is_shared = topic::split_share(&text).is_some_and(|(group, _)| group.is_some());
         let retained = match filter.handling {
             RetainHandling::Always => true,
             RetainHandling::New => is_new,
             RetainHandling::Never => false,
         };
-        if retained && group.is_none() {
+        if retained && !is_shared {
             to.search(Search {
                 filter: text,
                 options,
@@ -139,6 +168,38 @@ impl Local {
             });
         }
         filter.qos
+    }
+
+    /// Puts a subscription into the tree. Returns whether it is new, and its filter; or SUBACK's
+    /// reason code.
+    fn insert(
+        &self,
+        to: &Arc<Outbox>,
+        filter: &str,
+        options: Options,
+    ) -> Result<(bool, Arc<str>), u8> {
+        let (group, levels) = topic::split_share(filter).ok_or(reason::FILTER_INVALID)?;
+        if levels.split('/').count() > LEVELS_MAX {
+            return Err(reason::FILTER_INVALID);
+        }
+        let mut filters = to.filters.lock();
+        let filters = filters.as_mut().ok_or(reason::UNSPECIFIED)?;
+        let known = filters.get(filter).cloned();
+        if known.is_none() && filters.len() >= self.subscriptions_max {
+            return Err(reason::QUOTA);
+        }
+        let subscription = Subscription {
+            to: Arc::clone(to),
+            options,
+        };
+        let is_new = self.tree.write().insert(group, levels, subscription);
+        let is_new = is_new.ok_or(reason::QUOTA)?;
+        let text = known.unwrap_or_else(|| filter.into());
+        filters.insert(Arc::clone(&text));
+        if is_new {
+            self.count(|all| all.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+        Ok((is_new, text))
     }
 
     /// Answers the filters of a SUBSCRIBE; those beyond what a client may have are not looked at.
@@ -156,7 +217,7 @@ impl Local {
     /// Appends what a client may get now, about `bytes_max` at once. `true`: there is more.
     pub fn deliver(
         &self,
-        to: &Outbox,
+        to: &Arc<Outbox>,
         connection: u64,
         (out, bytes_max): (&mut Vec<u8>, usize),
     ) -> bool {
@@ -165,7 +226,7 @@ impl Local {
     }
 
     /// One step of looking for retained messages. `false`: nothing to look for, or no room.
-    fn search(&self, to: &Outbox, connection: u64) -> bool {
+    fn search(&self, to: &Arc<Outbox>, connection: u64) -> bool {
         let Some((mut search, room)) = to.next_search(connection) else {
             return false;
         };
@@ -180,7 +241,7 @@ impl Local {
                 retain: true,
                 identifiers: options.identifier.into_iter().collect(),
             };
-            to.offer(&message, grant);
+            to.offer(&message, grant, None);
         }
         if let Some(until) = found.until {
             search.after = (*until).into();
@@ -192,7 +253,11 @@ impl Local {
     /// Forgets the retained messages that have expired.
     pub fn expire(&self) {
         let mut retained = self.retained.lock();
-        if retained.expire(Instant::now()) {
+        let expired = retained.expire(Instant::now());
+        for topic in &expired {
+            keep::retained(&*self.intake, topic, None);
+        }
+        if !expired.is_empty() {
             let count = retained.count() as u64;
             self.limits.metrics.set(Gauge::Retained, count);
         }
@@ -209,6 +274,9 @@ impl Local {
             return reason::NO_SUBSCRIPTION;
         }
         to.forget_search(filter);
+        if let Some(keep) = &to.keep {
+            keep.unsubscribed([filter].into_iter());
+        }
         self.remove(to, filter);
         reason::SUCCESS
     }
@@ -225,6 +293,9 @@ impl Local {
     /// A session ends: its subscriptions, and what waits for it.
     pub fn end(&self, outbox: &Outbox) {
         let filters = outbox.filters.lock().take();
+        if let Some(keep) = &outbox.keep {
+            keep.unsubscribed(filters.iter().flatten().map(|filter| &**filter));
+        }
         for filter in filters.into_iter().flatten() {
             self.remove(outbox, &filter);
         }
@@ -232,18 +303,27 @@ impl Local {
     }
 
     /// Delivers a message that was taken for the road, and retains it if it is to be. `name` is its
-    /// valid topic, `from` its publisher's client id.
-    pub fn publish(&self, publish: &Publish<'_>, name: &[u8], from: &Arc<str>) {
+    /// valid topic, `from` its publisher's client id. What must be known with its record comes
+    /// `with` it; returns whether something else of it is kept.
+    pub fn publish(
+        &self,
+        publish: &Publish<'_>,
+        name: &[u8],
+        from: &Arc<str>,
+        with: Option<&mut WithRecord>,
+    ) -> bool {
         let tree = self.tree.read();
         let found = tree.matching(name);
         let retain = publish.flags & 1 != 0;
         if found.is_empty() && !retain {
-            return;
+            return false;
         }
         let message = Arc::new(Message::new(publish, name, from, Instant::now()));
         if retain {
             let mut retained = self.retained.lock();
             let kept = retained.set(&message);
+            let stays = Some(&*message).filter(|it| kept && !it.payload.is_empty());
+            keep::retained(&*self.intake, name, stays);
             let count = retained.count() as u64;
             drop(retained);
             self.limits.metrics.set(Gauge::Retained, count);
@@ -251,7 +331,7 @@ impl Local {
                 self.limits.metrics.add(Counter::UnretainedFull, 1);
             }
         }
-        deliver(&message, &found);
+        deliver(&message, &found, with) | retain
     }
 }
 
@@ -269,22 +349,23 @@ fn grant(message: &Message, subscription: &Subscription) -> Option<Grant> {
 }
 
 /// Offers a message to all whose filters match, once to each client however many of its filters
-/// do (section 3.3.4), and once to each `$share` group.
-fn deliver(message: &Arc<Message>, found: &[&Here]) {
+/// do (section 3.3.4), and once to each `$share` group. Returns whether one of them is kept.
+fn deliver(message: &Arc<Message>, found: &[&Here], mut with: Option<&mut WithRecord>) -> bool {
+    let mut kept = false;
     for group in found.iter().flat_map(|here| here.groups.values()) {
         if let Some(member) = group.next()
             && let Some(grant) = grant(message, member)
         {
-            member.to.offer(message, grant);
+            kept |= member.to.offer(message, grant, with.as_deref_mut());
         }
     }
     if let [only] = found {
         for subscription in only.direct.values() {
             if let Some(grant) = grant(message, subscription) {
-                subscription.to.offer(message, grant);
+                kept |= subscription.to.offer(message, grant, with.as_deref_mut());
             }
         }
-        return;
+        return kept;
     }
     let mut all: Vec<(&Arc<Outbox>, Grant)> = found
         .iter()
@@ -302,6 +383,7 @@ fn deliver(message: &Arc<Message>, found: &[&Here]) {
         same
     });
     for (to, grant) in all {
-        to.offer(message, grant);
+        kept |= to.offer(message, grant, with.as_deref_mut());
     }
+    kept
 }

@@ -7,7 +7,7 @@
 //! # Invariants
 //! - Whoever offers a message never waits: at a bound messages are dropped and counted. Of QoS 0
 //!   the newest goes, and nothing is kept while the client is away; of QoS 1 and 2 the oldest that
-//!   was not sent.
+//!   was not sent, or the newest while the oldest goes to disk with its record.
 //! - At most the client's receive maximum of messages is unacknowledged.
 //! - After a new connection what was sent goes first, in its order: PUBLISH with DUP, or PUBREL.
 
@@ -24,7 +24,9 @@ use parking_lot::Mutex;
 use super::message::Message;
 use crate::metrics::{Counter, Metrics};
 use crate::proxy::acks::Acks;
+use crate::proxy::keep::{Keep, Queued, WithRecord};
 use crate::proxy::packet::Version;
+use crate::spool::{Settle, Ticket};
 
 pub use search::{Room, Search};
 pub use sending::Unexpected;
@@ -60,9 +62,24 @@ pub struct Grant {
     pub identifiers: Vec<u32>,
 }
 
+/// What a message waits for, beside its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Nothing,
+    /// What is kept of it is being synced.
+    Sync,
+    /// It is kept with its record, which is not safe.
+    Record,
+}
+
 #[derive(Debug)]
 struct Waiting {
     number: u64,
+    /// QoS 2 of a session that is kept: its packet id, which is kept with it.
+    id: Option<u16>,
+    waits: Wait,
+    /// It may have been sent before a restart.
+    again: bool,
     message: Arc<Message>,
     grant: Grant,
 }
@@ -72,8 +89,10 @@ struct Waiting {
 enum Stage {
     /// Neither PUBACK nor PUBREC has come.
     Sent(Arc<Message>, Grant),
-    /// PUBREC has come, its PUBREL was sent.
+    /// PUBREC has come, and if that must be synced, it is: its PUBREL may be sent.
     Released,
+    /// PUBREC has come, which is being synced.
+    Releasing,
 }
 
 #[derive(Debug)]
@@ -111,6 +130,10 @@ struct State {
     flights: HashMap<u16, Flight>,
     /// Packet ids to send again on this connection.
     again: VecDeque<u16>,
+    /// Packet ids whose PUBREL is due.
+    releases: VecDeque<u16>,
+    /// Packet ids of messages that wait.
+    reserved: HashSet<u16>,
     next_number: u64,
     last_id: u16,
     /// Bytes of QoS 0 messages that the connection writes.
@@ -129,6 +152,8 @@ pub struct Outbox {
     /// The filters it subscribes to, as written; `None` when the session has ended.
     pub filters: Mutex<Option<HashSet<Arc<str>>>>,
     limits: Arc<Limits>,
+    /// The session's part of the disk; `None`: it ends with its connection.
+    pub keep: Option<Keep>,
     connected: AtomicBool,
     work: AtomicBool,
     searching: AtomicBool,
@@ -149,12 +174,13 @@ impl Waiting {
 impl Outbox {
     /// An empty one.
     #[must_use]
-    pub fn new(number: u64, client_id: Arc<str>, limits: Arc<Limits>) -> Self {
+    pub fn new(number: u64, client_id: Arc<str>, limits: Arc<Limits>, keep: Option<Keep>) -> Self {
         Self {
             number,
             client_id,
             filters: Mutex::new(Some(HashSet::new())),
             limits,
+            keep,
             connected: AtomicBool::new(false),
             work: AtomicBool::new(false),
             searching: AtomicBool::new(false),
@@ -178,6 +204,7 @@ impl Outbox {
             .collect();
         again.sort_unstable();
         state.again = again.into_iter().map(|(_, id)| id).collect();
+        state.releases.clear();
         state.door = Some(door);
         self.connected.store(true, Ordering::Relaxed);
         self.work.store(true, Ordering::Release);
@@ -204,6 +231,9 @@ impl Outbox {
         let mut state = self.state.lock();
         let bytes = state.bytes;
         self.free(&mut state, bytes);
+        let flights = state.flights.values().map(|flight| flight.number);
+        let waiting = state.lasting.iter().map(|waiting| waiting.number);
+        self.done(flights.chain(waiting));
         let door = state.door.take();
         *state = State {
             door,
@@ -217,15 +247,29 @@ impl Outbox {
         self.limits.total.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Messages are kept no more.
+    fn done(&self, numbers: impl IntoIterator<Item = u64>) {
+        if let Some(keep) = &self.keep {
+            keep.done(numbers);
+        }
+    }
+
     fn dropped(&self, why: Counter) {
         self.limits.metrics.add(why, 1);
     }
 
-    /// Takes a message for the client. Never waits.
-    pub fn offer(&self, message: &Arc<Message>, grant: Grant) {
+    /// Takes a message for the client. Never waits. Returns whether it is kept. At QoS 2 the client
+    /// must not get it under another packet id after a restart, nor get it at all if its publisher
+    /// sends it again: it waits to be kept, or for its record, if that comes `with` something.
+    pub fn offer(
+        self: &Arc<Self>,
+        message: &Arc<Message>,
+        grant: Grant,
+        with: Option<&mut WithRecord>,
+    ) -> bool {
         let mut state = self.state.lock();
         if state.ended || (grant.qos == 0 && state.door.is_none()) {
-            return;
+            return false;
         }
         let bytes = size(message, &grant);
         if !self.make_room(&mut state, grant.qos, bytes) {
@@ -234,15 +278,39 @@ impl Outbox {
             } else {
                 Counter::UndeliveredFull
             });
-            return;
+            return false;
         }
         state.bytes += bytes;
         self.limits.total.fetch_add(bytes, Ordering::Relaxed);
         let number = state.next_number;
         state.next_number += 1;
         let qos = grant.qos;
+        let keep = self.keep.as_ref().filter(|_| qos > 0);
+        let id = keep.filter(|_| qos == 2).map(|_| state.reserve_id());
+        let mut waits = Wait::Nothing;
+        if let Some(keep) = keep {
+            let change = keep.queued(number, (message, &grant), id.unwrap_or(0));
+            let ticket = id.map(|_| self.ticket(number << 1));
+            match with {
+                Some(with) if qos == 2 => {
+                    waits = Wait::Record;
+                    with.changes.push(change);
+                    with.tickets.extend(ticket);
+                }
+                _ => {
+                    if qos == 2 {
+                        waits = Wait::Sync;
+                    }
+                    keep.keep(change, ticket);
+                }
+            }
+        }
+        let kept = keep.is_some() && waits != Wait::Record;
         let waiting = Waiting {
             number,
+            id,
+            waits,
+            again: false,
             message: Arc::clone(message),
             grant,
         };
@@ -256,6 +324,50 @@ impl Outbox {
             && !self.work.swap(true, Ordering::Release)
         {
             door.acks.news.notify_one();
+        }
+        kept
+    }
+
+    /// Settled when what is kept of a message is synced: its number twice, and 1 for PUBREC's.
+    fn ticket(self: &Arc<Self>, token: u64) -> Ticket {
+        Ticket {
+            to: Arc::clone(self) as Arc<dyn Settle>,
+            token,
+        }
+    }
+
+    /// Takes up a message that was kept; those of one outbox in the order of their numbers.
+    pub fn restore(&self, number: u64, queued: Queued) {
+        let mut state = self.state.lock();
+        state.next_number = state.next_number.max(number.saturating_add(1));
+        match queued {
+            Queued::Released(id) => {
+                let flight = Flight {
+                    number,
+                    qos: 2,
+                    bytes: 0,
+                    stage: Stage::Released,
+                };
+                state.flights.insert(id, flight);
+            }
+            Queued::Waiting(copy, id) => {
+                let (message, grant) = *copy;
+                let id = Some(id).filter(|id| *id > 0);
+                state.reserved.extend(id);
+                let waiting = Waiting {
+                    number,
+                    id,
+                    waits: Wait::Nothing,
+                    again: id.is_some(),
+                    message: Arc::new(message),
+                    grant,
+                };
+                let bytes = waiting.bytes();
+                state.bytes += bytes;
+                state.lasting_bytes += bytes;
+                self.limits.total.fetch_add(bytes, Ordering::Relaxed);
+                state.lasting.push_back(waiting);
+            }
         }
     }
 
@@ -274,10 +386,16 @@ impl Outbox {
         }
         let mut freed = 0;
         while freed < excess || state.lasting.len() >= limits.messages_max {
+            // What goes to disk with its record cannot be taken back before that is there.
+            let oldest = state.lasting.front();
+            if oldest.is_some_and(|oldest| oldest.waits == Wait::Record) {
+                return false;
+            }
             let Some(oldest) = state.pop_lasting() else {
                 return freed >= excess;
             };
             freed += oldest.bytes();
+            self.done([oldest.number]);
             self.free(state, oldest.bytes());
             self.dropped(Counter::UndeliveredFull);
         }
@@ -285,9 +403,43 @@ impl Outbox {
     }
 }
 
+impl Settle for Outbox {
+    fn safe(&self, tokens: &[u64]) {
+        let mut state = self.state.lock();
+        for token in tokens {
+            let number = token >> 1;
+            if token & 1 == 0 {
+                let at = state.lasting.binary_search_by_key(&number, |it| it.number);
+                if let Some(waiting) = at.ok().and_then(|at| state.lasting.get_mut(at)) {
+                    waiting.waits = Wait::Nothing;
+                }
+                continue;
+            }
+            let mut flights = state.flights.iter_mut();
+            let id = flights.find(|(_, flight)| flight.number == number);
+            if let Some((id, flight)) = id.filter(|(_, f)| matches!(f.stage, Stage::Releasing)) {
+                let id = *id;
+                flight.stage = Stage::Released;
+                // One that is to be sent again is sent as it is now.
+                if !state.again.contains(&id) {
+                    state.releases.push_back(id);
+                }
+            }
+        }
+        if let Some(door) = &state.door
+            && !self.work.swap(true, Ordering::Release)
+        {
+            door.acks.news.notify_one();
+        }
+    }
+}
+
 impl State {
     fn pop_lasting(&mut self) -> Option<Waiting> {
         let first = self.lasting.pop_front()?;
+        if let Some(id) = first.id {
+            self.reserved.remove(&id);
+        }
         self.lasting_bytes = self.lasting_bytes.saturating_sub(first.bytes());
         if self.lasting.is_empty() && self.lasting.capacity() > CAPACITY_KEPT {
             self.lasting = VecDeque::new();

@@ -1,4 +1,4 @@
-//! Retained messages: of each topic the last that was published so. In memory only for now.
+//! Retained messages: of each topic the last that was published so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -80,14 +80,15 @@ impl Retained {
         }
     }
 
-    /// Forgets what has expired. Returns whether there was any.
-    pub fn expire(&mut self, now: Instant) -> bool {
-        let before = self.all.len();
+    /// Forgets what has expired. Returns the topics.
+    pub fn expire(&mut self, now: Instant) -> Vec<Arc<[u8]>> {
+        let mut expired = Vec::new();
         while let Some((_, topic)) = self.by_expiry.first().filter(|(at, _)| *at <= now) {
             let topic = Arc::clone(topic);
             self.remove(&topic);
+            expired.push(topic);
         }
-        self.all.len() < before
+        expired
     }
 
     /// The next messages that match a filter.

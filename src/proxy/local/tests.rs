@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
@@ -9,6 +10,8 @@ use crate::proxy::acks::Acks;
 use crate::proxy::bounds::Bounds;
 use crate::proxy::packet::{Ack, Properties, Version};
 use crate::proxy::session::Session;
+use crate::spool::intake::Refusal;
+use crate::spool::{Change, Incoming, Ticket, TopicId, TopicOptions};
 
 const BOUNDS: checked::Local = checked::Local {
     max_subscriptions: 100,
@@ -18,6 +21,25 @@ const BOUNDS: checked::Local = checked::Local {
     max_retained_messages: 2,
     max_retained_bytes: 1_000,
 };
+
+/// These sessions are not kept.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Intake for Nowhere {
+    fn topic(&self, _: &str, _: &TopicOptions) -> TopicId {
+        TopicId(0)
+    }
+    fn record_bytes_max(&self, _: TopicId) -> usize {
+        0
+    }
+    fn append(&self, _: &mut Vec<Incoming>) {}
+    fn keep(&self, _: Vec<Change>, _: Option<Ticket>) {}
+    fn kept(&self) -> Vec<(Bytes, Bytes)> {
+        Vec::new()
+    }
+    fn refused(&self, _: Refusal, _: &str, _: u64) {}
+}
 
 struct Bench {
     local: Local,
@@ -30,7 +52,7 @@ fn bench() -> Bench {
 
 fn bench_with(bounds: &checked::Local) -> Bench {
     let metrics = Arc::new(Metrics::default());
-    let local = Local::new(bounds, Arc::clone(&metrics));
+    let local = Local::new(bounds, Arc::new(Nowhere), Arc::clone(&metrics));
     Bench { local, metrics }
 }
 
@@ -46,7 +68,7 @@ fn filter(text: &str, qos: u8) -> Filter {
 
 impl Bench {
     fn client(&self, id: &str) -> Arc<Outbox> {
-        self.local.outbox(&id.into())
+        self.local.outbox(&id.into(), false)
     }
     fn subscribe(&self, to: &Arc<Outbox>, text: &str, qos: u8) -> u8 {
         self.local.subscribe(to, &filter(text, qos), None)
@@ -63,7 +85,8 @@ impl Bench {
             properties: what.1.map(Box::new),
             payload: what.0,
         };
-        self.local.publish(&publish, topic.as_bytes(), &from.into());
+        self.local
+            .publish(&publish, topic.as_bytes(), &from.into(), None);
     }
 }
 
@@ -84,7 +107,7 @@ fn attach(to: &Arc<Outbox>, number: u64, receive_maximum: usize) {
 
 impl Bench {
     /// What a connection is to write now.
-    fn bytes(&self, to: &Outbox, number: u64) -> Vec<u8> {
+    fn bytes(&self, to: &Arc<Outbox>, number: u64) -> Vec<u8> {
         let mut out = Vec::new();
         while self.local.deliver(to, number, (&mut out, 10_000)) {}
         to.written(number);
@@ -92,7 +115,7 @@ impl Bench {
     }
 
     /// First bytes, packet ids and payloads of short packets of 3.1.1.
-    fn got(&self, to: &Outbox, number: u64) -> Vec<(u8, u16, String)> {
+    fn got(&self, to: &Arc<Outbox>, number: u64) -> Vec<(u8, u16, String)> {
         let out = self.bytes(to, number);
         let mut all = Vec::new();
         let mut rest = &out[..];
@@ -116,7 +139,7 @@ impl Bench {
         all
     }
 
-    fn texts(&self, to: &Outbox, number: u64) -> Vec<String> {
+    fn texts(&self, to: &Arc<Outbox>, number: u64) -> Vec<String> {
         let all = self.got(to, number).into_iter();
         all.map(|(_, _, text)| text).collect()
     }
@@ -522,8 +545,8 @@ proptest! {
         topics in prop::collection::vec("[ab$]{0,1}(/[ab]?){0,4}", 1..20),
     ) {
         let metrics = Arc::new(Metrics::default());
-        let b = Local::new(&BOUNDS, metrics);
-        let outboxes: Vec<_> = filters.iter().map(|_| b.outbox(&"c".into())).collect();
+        let b = Local::new(&BOUNDS, Arc::new(Nowhere), metrics);
+        let outboxes: Vec<_> = filters.iter().map(|_| b.outbox(&"c".into(), false)).collect();
         let valid = |text: &&String| topic::split_share(text).is_some();
         let pairs: Vec<_> = filters.iter().filter(valid).zip(&outboxes).collect();
         for (text, outbox) in &pairs {

@@ -113,6 +113,7 @@ impl Spool {
                     to: waiter.clone(),
                     token,
                 }),
+                keep: Box::default(),
             });
         }
         self.shared.append_as_they_are(&mut batch);

@@ -122,7 +122,7 @@ impl Shared {
         let mut fits = |entry: &&Entry| {
             let first = bytes == 0;
             bytes += entry.record.size();
-            entry.run == run && (first || bytes <= MOVE_BYTES)
+            entry.run == run && entry.is_free() && (first || bytes <= MOVE_BYTES)
         };
         let entries = queue.iter().take(MOVE_RECORDS).take_while(|e| fits(e));
         let all: Vec<_> = entries.map(|e| (e.number, e.record.clone())).collect();
@@ -176,6 +176,7 @@ impl Shared {
                     to: safe.clone(),
                     token: *number,
                 }),
+                keep: Box::default(),
             });
         }
         if let Some(stream) = state.stream(id) {

@@ -11,6 +11,7 @@ use super::super::log::{self, AppendError, FrameDraft, SectionDraft};
 use super::super::{Run, StreamId, TopicId};
 use super::Shared;
 use super::intake::partition_of;
+use super::keep::Asked;
 use super::state::{Due, State, Topic};
 use super::stream::{Entry, Stream};
 use super::writer::Draft;
@@ -169,6 +170,7 @@ impl Shared {
     /// the topic is dealt at the door.
     fn deal_from_memory(&self, id: TopicId) {
         let mut due = Due::default();
+        let mut held_anew = Vec::new();
         let mut state = self.state.lock();
         let Some(topic) = state.topic(id) else { return };
         let Some(count) = topic.growing else { return };
@@ -199,14 +201,17 @@ impl Shared {
                 state.deal_later(id);
                 return;
             }
-            let end = (run, stream.next);
+            // Until those that are held are known by their new places the old ones must not count
+            // as passed.
+            let held = stream.hot.iter().find(|entry| !entry.is_free());
+            let end = (run, held.map_or(stream.next, |entry| entry.number));
             let entries = std::mem::take(&mut stream.hot);
             if let Some(topic) = state.topic(id) {
                 topic.partitions = count;
                 topic.growing = None;
                 topic.dealing = false;
             }
-            move_entries(&mut state, id, entries);
+            held_anew = move_entries(&mut state, id, entries);
             state.confirm(provisional, end, &mut due);
         } else if !older_are_drained(&state, id) {
             state.deal_later(id);
@@ -220,13 +225,20 @@ impl Shared {
         }
         state.counts_moved.push(id);
         drop(state);
+        self.ask_to_keep(held_anew);
         self.settle(due);
         self.changed.notify_one();
     }
 }
 
-fn move_entries(state: &mut State, id: TopicId, entries: std::collections::VecDeque<Entry>) {
-    for entry in entries {
+/// Gives what is to be kept with their new places.
+fn move_entries(
+    state: &mut State,
+    id: TopicId,
+    entries: std::collections::VecDeque<Entry>,
+) -> Vec<Asked> {
+    let mut held = Vec::new();
+    for mut entry in entries {
         let Some(to) = partition_of(state, id, &entry.record) else {
             continue;
         };
@@ -235,6 +247,11 @@ fn move_entries(state: &mut State, id: TopicId, entries: std::collections::VecDe
         };
         let number = stream.next;
         stream.next += 1;
+        let run = entry.run;
+        if let Some(hold) = &mut entry.hold {
+            hold.kept = false;
+            held.push(Asked::with_record(&hold.changes, stream, (run, number)));
+        }
         stream.hot.push_back(Entry { number, ..entry });
         if !stream.dirty {
             stream.dirty = true;
@@ -242,6 +259,7 @@ fn move_entries(state: &mut State, id: TopicId, entries: std::collections::VecDe
         }
         state.offer(to);
     }
+    held
 }
 
 fn cursor_of(draft: &Draft, provisional: StreamId) -> Option<(Run, u64)> {

@@ -52,7 +52,7 @@ impl Shared {
             &stream.cold
         };
         let mut ranges: Vec<(Run, (u64, u64))> = Vec::new();
-        for entry in queue.iter().take_while(|e| is_over(e)) {
+        for entry in queue.iter().take_while(|e| e.is_free() && is_over(e)) {
             match ranges.last_mut() {
                 Some((run, (_, end))) if *run == entry.run && *end == entry.number => *end += 1,
                 _ => ranges.push((entry.run, (entry.number, entry.number + 1))),

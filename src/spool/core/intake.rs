@@ -1,7 +1,10 @@
 //! The face that sources see.
 
-use super::super::intake::{Incoming, Intake, Refusal, TopicId, TopicOptions};
+use bytes::Bytes;
+
+use super::super::intake::{Change, Incoming, Intake, Refusal, Ticket, TopicId, TopicOptions};
 use super::super::{PROVISIONAL, StreamId};
+use super::keep::{self, Asked, Hold};
 use super::state::State;
 use super::stream::Entry;
 use super::writer::COMPANY_BYTES;
@@ -42,6 +45,20 @@ impl Intake for Spool {
         self.shared.append_as_they_are(batch);
     }
 
+    fn keep(&self, changes: Vec<Change>, ticket: Option<Ticket>) {
+        let changes = changes.into_iter().map(keep::plain).collect();
+        self.shared.ask_to_keep([Asked {
+            changes,
+            ticket,
+            record: None,
+        }]);
+    }
+
+    fn kept(&self) -> Vec<(Bytes, Bytes)> {
+        let keep = self.shared.keep.as_ref();
+        keep.map_or_else(Vec::new, keep::Keep::take_found)
+    }
+
     fn refused(&self, why: Refusal, mqtt_topic: &str, messages: u64) {
         self.shared.metrics.add(Counter::Refused, messages);
         let mut state = self.shared.state.lock();
@@ -58,6 +75,7 @@ impl Shared {
         let now_ms = self.now_ms();
         let config = &self.config;
         let (mut dropped, mut was_clean, mut was_idle) = (0, false, false);
+        let mut held = Vec::new();
         {
             let mut state = self.state.lock();
             was_clean |= state.dirty.is_empty();
@@ -66,7 +84,7 @@ impl Shared {
             for incoming in batch.drain(..) {
                 let qos0 = incoming.ticket.is_none();
                 let short = state.hot_bytes > config.memory_max_bytes;
-                if !push(&mut state, incoming, now_ms, qos0 && short) {
+                if !push(&mut state, (incoming, now_ms), qos0 && short, &mut held) {
                     dropped += 1;
                 }
             }
@@ -79,6 +97,9 @@ impl Shared {
                 self.poke_writer(&mut state);
             }
         }
+        if !held.is_empty() {
+            self.ask_to_keep(held);
+        }
         if was_idle {
             self.changed.notify_one();
         }
@@ -89,7 +110,12 @@ impl Shared {
 }
 
 /// Puts a record behind its stream; gives false when it was QoS 0 and there was no room for it.
-fn push(state: &mut State, incoming: Incoming, now_ms: u64, short: bool) -> bool {
+fn push(
+    state: &mut State,
+    (incoming, now_ms): (Incoming, u64),
+    short: bool,
+    held: &mut Vec<Asked>,
+) -> bool {
     let Some(id) = stream_for(state, incoming.topic, &incoming.record) else {
         return false;
     };
@@ -103,12 +129,21 @@ fn push(state: &mut State, incoming: Incoming, now_ms: u64, short: bool) -> bool
     }
     let number = stream.next;
     stream.next += 1;
+    let hold = (!incoming.keep.is_empty()).then(|| {
+        let changes = incoming.keep;
+        held.push(Asked::with_record(&changes, stream, (run, number)));
+        Box::new(Hold {
+            changes,
+            kept: false,
+        })
+    });
     stream.hot.push_back(Entry {
         run,
         number,
         record: incoming.record,
         ticket: incoming.ticket,
         at_ms: now_ms,
+        hold,
     });
     if !stream.dirty {
         stream.dirty = true;

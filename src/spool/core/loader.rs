@@ -377,6 +377,7 @@ fn load(state: &mut State, section: SectionRecords) -> bool {
             record,
             ticket: None,
             at_ms: 0,
+            hold: None,
         });
         stream.load_next = (info.run, number + 1);
     }

@@ -11,6 +11,7 @@
 //! * `rounds`: whether the loops still go round.
 //! * `inspect`, `describe`, `runway`: what tools see. `by_hand`: what they take out.
 //! * `dead_letter`: what goes to the dead letter topic instead.
+//! * `keep`: what sources want kept beside records, in a log of its own with a thread of its own.
 //!
 //! # Invariants
 //! - The lock is never held across I/O, and no ticket is settled under it.
@@ -27,6 +28,7 @@ mod gaps;
 mod give_way;
 mod inspect;
 mod intake;
+mod keep;
 mod lanes;
 mod loader;
 mod numbering;
@@ -53,7 +55,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
-use super::log::{self, Log, LogReader, Store};
+use super::log::{self, Log, LogReader};
 use super::meta::{self, Meta};
 use crate::clock::Clock;
 use crate::config::checked;
@@ -96,6 +98,8 @@ pub(super) struct Shared {
     log: Mutex<Log>,
     reader: LogReader,
     meta: Mutex<Meta>,
+    /// `None` for tools, which have nothing to keep.
+    keep: Option<keep::Keep>,
     /// See [`super::device`].
     device: String,
     config: checked::Spool,
@@ -114,7 +118,8 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Spool {
-    /// Opens the spool in `folder` (`segments/` and `meta/` are made in it) and starts its threads.
+    /// Opens the spool in `folder` (`segments/`, `kept/` and `meta/` are made in it) and starts its
+    /// threads.
     /// The system's clock is believed.
     ///
     /// # Errors
@@ -137,27 +142,14 @@ impl Spool {
         metrics: Arc<Metrics>,
         clock: Arc<Clock>,
     ) -> Result<Self, OpenError> {
-        let store = Arc::new(log::DiskStore::open(&folder.join("segments"))?);
+        let segments = Arc::new(log::DiskStore::open(&folder.join("segments"))?);
+        let kept = Arc::new(log::DiskStore::open(&folder.join("kept"))?);
         Self::start(recover::open(
             config,
-            store,
+            (segments, kept),
             &folder.join("meta"),
             (metrics, clock),
         )?)
-    }
-
-    /// As [`Self::open`], with the segments in any store.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn open_in(
-        config: &checked::Spool,
-        store: Arc<dyn Store>,
-        meta: &Path,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, OpenError> {
-        let clock = Arc::new(Clock::trusted());
-        Self::start(recover::open(config, store, meta, (metrics, clock))?)
     }
 
     fn start(shared: Shared) -> Result<Self, OpenError> {
@@ -170,6 +162,7 @@ impl Spool {
             .dead_letter_topic(&mut spool.shared.state.lock());
         spool.spawn("spool-writer", Shared::write_until_stopped)?;
         spool.spawn("spool-loader", Shared::load_until_stopped)?;
+        spool.spawn("spool-keeper", Shared::keep_until_stopped)?;
         Ok(spool)
     }
 
@@ -197,10 +190,20 @@ impl Spool {
 
     /// Writes what is not safe yet, stores the cursors and ends the threads. Blocks on the disk.
     pub fn stop(&self) {
+        // The records that wait for what is kept are written with the last.
+        if let Some(keep) = &self.shared.keep {
+            keep.stop();
+        }
+        let keeper = self.shared.threads.lock().pop();
+        self.join(keeper);
         self.shared.state.lock().stopping = true;
         self.shared.writer.notify_all();
         self.shared.loader.notify_all();
         let threads = std::mem::take(&mut *self.shared.threads.lock());
+        self.join(threads);
+    }
+
+    fn join(&self, threads: impl IntoIterator<Item = JoinHandle<()>>) {
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the spool has panicked");

@@ -357,6 +357,9 @@ impl Stream {
         let mut bytes = 0;
         let mut next = first;
         let mut fits = |entry: &&Entry| {
+            if !entry.is_free() {
+                return false;
+            }
             bytes += entry.record.size();
             if entry.number > next {
                 let drop = drops.iter().find(|drop| drop.0 <= next && next < drop.1);

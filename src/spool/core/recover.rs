@@ -18,6 +18,7 @@ use super::super::log::{self, Log, LogConfig, Recovered, Store};
 use super::super::meta::{Meta, MetaBatch, Reason, Stored};
 use super::super::{Run, StreamId, TopicId, TopicPartition, device};
 use super::intake::RECORD_BYTES_MAX;
+use super::keep::Keep;
 use super::lanes::Replay;
 use super::state::{Segment, State};
 use super::stream::{Span, Stream};
@@ -29,11 +30,13 @@ use crate::metrics::{Counter, Metrics};
 /// Opens log and state, puts them together and begins a run.
 pub(super) fn open(
     config: &checked::Spool,
-    store: Arc<dyn Store>,
+    (segments, kept): (Arc<dyn Store>, Arc<dyn Store>),
     meta_folder: &Path,
     parts: (Arc<Metrics>, Arc<Clock>),
 ) -> Result<Shared, OpenError> {
-    let (shared, recovered) = prepare(config, store, meta_folder, parts)?;
+    let (mut shared, recovered) = prepare(config, segments, meta_folder, parts)?;
+    // Before anything moves a cursor: they tell which changes have lost their records.
+    shared.keep = Some(Keep::open(kept, config, &mut shared.state.lock())?);
     shared.report_damage(&recovered);
     shared.begin_run();
     shared.begin_times();
@@ -74,6 +77,7 @@ pub(super) fn prepare(
         log: Mutex::new(log),
         reader,
         meta: Mutex::new(meta),
+        keep: None,
         device: device::name(meta_folder.parent().unwrap_or(meta_folder)),
         config: config.clone(),
         metrics,

@@ -117,6 +117,7 @@ impl Shared {
                         record,
                         ticket: None,
                         at_ms: 0,
+                        hold: None,
                     })
                     .collect();
                 drop(state);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use super::super::log::SegmentId;
 use super::super::{Run, StreamId, Ticket, TopicId, TopicPartition};
 use super::dead_letter::MOVE_RECORDS;
+use super::keep::Hold;
 use super::numbering::Numbering;
 use crate::record::Record;
 
@@ -36,6 +37,20 @@ pub(super) struct Entry {
     pub ticket: Option<Ticket>,
     /// Milliseconds on the spool's clock at which it came in.
     pub at_ms: u64,
+    /// What must be safe before Kafka may have it; nothing when it is on disk.
+    pub hold: Option<Box<Hold>>,
+}
+
+impl Entry {
+    /// Whether it may be written.
+    pub fn is_writable(&self) -> bool {
+        self.hold.as_ref().is_none_or(|hold| hold.kept)
+    }
+
+    /// Whether Kafka may have it.
+    pub fn is_free(&self) -> bool {
+        self.hold.is_none()
+    }
 }
 
 /// Records of this stream in one segment: `first` to `last`, not all of them its own.
@@ -103,6 +118,8 @@ pub(super) struct Stream {
     pub ready: bool,
     /// Listed as having records that are not durable.
     pub dirty: bool,
+    /// Some that are not durable are to be written without waiting for Kafka.
+    pub hasty: bool,
     /// Its cursor moved past something on disk since it was last stored.
     pub cursor_moved: bool,
     /// Records of it that are on disk, estimated bytes there.
@@ -138,6 +155,7 @@ impl Stream {
             held: false,
             ready: false,
             dirty: false,
+            hasty: false,
             cursor_moved: false,
             disk_bytes: 0,
         }
@@ -180,7 +198,11 @@ impl Stream {
         self.taken.is_none()
             && !self.held
             && self.unresolved.is_empty()
-            && (!self.cold.is_empty() || (!self.hot.is_empty() && !self.has_unloaded(run)))
+            && (!self.cold.is_empty() || (self.has_free_head() && !self.has_unloaded(run)))
+    }
+
+    fn has_free_head(&self) -> bool {
+        self.hot.front().is_some_and(Entry::is_free)
     }
 
     /// Whether Kafka may have records of a run that were not confirmed.

@@ -4,6 +4,7 @@
 
 mod damage;
 mod dead_letter;
+mod keeps;
 mod lanes;
 mod leftovers;
 mod room;
@@ -15,9 +16,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::super::intake::{Incoming, Intake, Settle, Ticket, TopicOptions};
+use super::super::intake::{Change, Incoming, Intake, Settle, Ticket, TopicOptions};
 use super::super::log::QUARANTINE;
 use super::super::log::sim::{Fail, Rng, SimStore, each_seed};
 use super::super::meta::{MetaError, Reason};
@@ -32,7 +34,7 @@ use crate::metrics::{Counter, Metrics};
 use crate::record::{Record, RecordWriter};
 
 pub(super) use world::config;
-use world::{LIMITS, World, id_of, open};
+use world::{Acks, LIMITS, World, id_of, kept_with, open};
 
 fn live(seed: u64, steps: u64, blind: bool) -> World {
     let mut world = World::new(seed, config());
@@ -46,6 +48,18 @@ fn live(seed: u64, steps: u64, blind: bool) -> World {
 
 fn step(world: &mut World) {
     match world.random.below(21) {
+        20 if world.random.one_in(4) => world.crash(false),
+        other => step_of(world, other),
+    }
+}
+
+fn step_but_crash(world: &mut World) {
+    let step = world.random.below(21);
+    step_of(world, step);
+}
+
+fn step_of(world: &mut World, step: u64) {
+    match step {
         0..=5 => {
             let (topic, key) = (world.random.below(4), world.random.below(6));
             let size = usize::try_from(world.random.below(200)).unwrap();
@@ -67,7 +81,6 @@ fn step(world: &mut World) {
         17 => world.facts(3),
         18 => world.resolve(),
         19 => world.stall(),
-        _ if world.random.one_in(4) => world.crash(false),
         _ if world.random.one_in(3) => {
             let at = world.random.below(6);
             let how = if world.random.one_in(2) {

@@ -254,7 +254,10 @@ impl Shared {
                 .iter()
                 .map(crate::record::Record::size)
                 .sum();
-            make_durable(state, section, last, due);
+            if make_durable(state, section, last, due) {
+                state.offer(section.stream);
+                self.changed.notify_one();
+            }
             if let Some(stream) = state.stream(section.stream) {
                 stream.disk_bytes += size as u64 * done.bytes_written / raw;
             }
@@ -378,15 +381,22 @@ fn gather(state: &mut State, came_in_ms: u64, bytes_max: usize) -> Vec<Draft> {
             stream.dirty = false;
             continue;
         };
+        if !oldest.is_writable() {
+            // It is listed again when its change is synced.
+            stream.dirty = false;
+            continue;
+        }
         still_dirty.push(id);
-        if oldest.at_ms <= came_in_ms && !stream.refusing {
-            stream.attempted = stream.next;
-            add_sections(
-                &mut drafts,
-                (id, stream.lane),
-                bytes_max,
-                stream.hot.range(from..),
-            );
+        if (oldest.at_ms <= came_in_ms || stream.hasty) && !stream.refusing {
+            stream.hasty = false;
+            let volatile = stream.hot.range(from..);
+            let count = volatile.take_while(|entry| entry.is_writable()).count();
+            let entries = stream.hot.range(from..from + count);
+            stream.attempted = stream
+                .hot
+                .get(from + count)
+                .map_or(stream.next, |e| e.number);
+            add_sections(&mut drafts, (id, stream.lane), bytes_max, entries);
         }
     }
     state.dirty = still_dirty;
@@ -435,15 +445,16 @@ pub(super) fn add_sections<'a>(
     }
 }
 
-/// The records of a synced section are safe: their tickets are due.
-fn make_durable(state: &mut State, section: &SectionDraft, last: u64, due: &mut Due) {
+/// The records of a synced section are safe: their tickets are due. Gives true when some were held.
+fn make_durable(state: &mut State, section: &SectionDraft, last: u64, due: &mut Due) -> bool {
     let run: Run = state.run;
     let Some(stream) = state.stream(section.stream) else {
-        return;
+        return false;
     };
     if section.run != run {
-        return;
+        return false;
     }
+    let mut freed = false;
     stream.durable = stream.durable.max(last + 1);
     let from = stream
         .hot
@@ -452,10 +463,12 @@ fn make_durable(state: &mut State, section: &SectionDraft, last: u64, due: &mut 
         if entry.number > last {
             break;
         }
+        freed |= entry.hold.take().is_some();
         if let Some(ticket) = entry.ticket.take() {
             due.add(ticket);
         }
     }
+    freed
 }
 
 fn note_segment(state: &mut State, draft: &Draft, done: &Appended) {

@@ -63,6 +63,7 @@ pub fn make(gateway: &Gateway, bytes: u64, (topics, partitions): (&[String], u32
                     to: acks.clone(),
                     token: records,
                 }),
+                keep: Box::default(),
             });
             payload += text.len() as u64;
             records += 1;

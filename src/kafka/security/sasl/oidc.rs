@@ -17,8 +17,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::kafka::security::tls::Tls;
-use crate::kafka::security::{Security, Stream, Unfit};
+use crate::kafka::security::{Security, Stream};
 use crate::secret::{Secret, Source};
+use crate::tls::Unfit;
 
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;

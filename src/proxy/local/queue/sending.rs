@@ -1,11 +1,12 @@
 //! The way of messages out of an outbox, and of their acknowledgements.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
-use super::{CAPACITY_KEPT, Door, Flight, Outbox, Stage, State, Waiting};
+use super::{CAPACITY_KEPT, Door, Flight, Outbox, Stage, State, Wait, Waiting};
 use crate::metrics::Counter;
 use crate::proxy::local::encode::{Delivery, publish};
 use crate::proxy::packet::{self, Ack, reason};
@@ -57,6 +58,10 @@ impl Outbox {
 
     /// Sends, or drops, one message. `false`: there is none that may go.
     fn take_one(&self, state: &mut State, door: &Door, out: &mut Vec<u8>, now: Instant) -> bool {
+        if let Some(id) = state.releases.pop_front() {
+            packet::ack(out, door.version, Ack::Pubrel, id, reason::SUCCESS);
+            return true;
+        }
         let sent = state.flights.len().saturating_sub(state.again.len());
         let room = sent < door.receive_maximum;
         if room && let Some(id) = state.again.pop_front() {
@@ -64,7 +69,10 @@ impl Outbox {
             return true;
         }
         let room = room && state.again.is_empty();
-        let lasting = state.lasting.front().filter(|_| room);
+        let lasting = state
+            .lasting
+            .front()
+            .filter(|first| room && first.waits == Wait::Nothing);
         let fleeting = state.fleeting.front();
         let first_lasts = match (lasting, fleeting) {
             (Some(lasting), Some(fleeting)) => lasting.number < fleeting.number,
@@ -92,17 +100,23 @@ impl Outbox {
     ) {
         let bytes = waiting.bytes();
         let qos = waiting.grant.qos;
-        let id = if qos > 0 { state.free_id() } else { 0 };
+        let id = match waiting.id {
+            Some(id) => id,
+            None if qos > 0 => state.free_id(),
+            None => 0,
+        };
         let copy = Delivery {
             message: &waiting.message,
             grant: &waiting.grant,
             id,
-            again: false,
+            again: waiting.again,
         };
         if waiting.message.is_expired(now) {
+            self.done((qos > 0).then_some(waiting.number));
             self.free(state, bytes);
             self.dropped(Counter::UndeliveredExpired);
         } else if !publish(out, door.version, &copy, (door.packet_bytes_max, now)) {
+            self.done((qos > 0).then_some(waiting.number));
             self.free(state, bytes);
             self.dropped(Counter::UndeliveredTooLarge);
         } else {
@@ -125,7 +139,8 @@ impl Outbox {
     /// Sends again what the last connection had sent.
     fn repeat(&self, state: &mut State, door: &Door, out: &mut Vec<u8>, (id, now): (u16, Instant)) {
         let fits = match state.flights.get(&id).map(|flight| &flight.stage) {
-            None => return,
+            // Its PUBREL follows when it is synced.
+            None | Some(Stage::Releasing) => return,
             Some(Stage::Released) => {
                 packet::ack(out, door.version, Ack::Pubrel, id, reason::SUCCESS);
                 true
@@ -148,6 +163,7 @@ impl Outbox {
 
     fn forget(&self, state: &mut State, id: u16) {
         if let Some(flight) = state.flights.remove(&id) {
+            self.done([flight.number]);
             self.free(state, flight.bytes);
         }
         if state.flights.is_empty() && state.flights.capacity() > CAPACITY_KEPT {
@@ -161,7 +177,7 @@ impl Outbox {
     /// # Errors
     /// [`Unexpected`] when the message is not at a stage that this ends. An id that is not known
     /// may be of a session that has ended, and is passed over.
-    pub fn acknowledge(&self, kind: Ack, id: u16, code: u8) -> Result<bool, Unexpected> {
+    pub fn acknowledge(self: &Arc<Self>, kind: Ack, id: u16, code: u8) -> Result<bool, Unexpected> {
         let mut state = self.state.lock();
         let unknown = kind == Ack::Pubrec && code < reason::UNSPECIFIED;
         // What this connection was not sent yet it cannot acknowledge.
@@ -178,6 +194,17 @@ impl Outbox {
                 self.forget(&mut state, id);
                 Ok(false)
             }
+            (Ack::Pubrec, 2, Stage::Releasing) => Ok(false),
+            (Ack::Pubrec, 2, Stage::Sent(..)) if self.keep.is_some() => {
+                flight.stage = Stage::Releasing;
+                let number = flight.number;
+                let bytes = std::mem::take(&mut flight.bytes);
+                self.free(&mut state, bytes);
+                if let Some(keep) = &self.keep {
+                    keep.handed_over(number, id, self.ticket(number << 1 | 1));
+                }
+                Ok(false)
+            }
             (Ack::Pubrec, 2, _) => {
                 flight.stage = Stage::Released;
                 let bytes = std::mem::take(&mut flight.bytes);
@@ -190,13 +217,21 @@ impl Outbox {
 }
 
 impl State {
+    /// The next packet id, for a message that waits.
+    pub(super) fn reserve_id(&mut self) -> u16 {
+        let id = self.free_id();
+        self.last_id = id;
+        self.reserved.insert(id);
+        id
+    }
+
     /// The next packet id that is not in use. There is one, for a receive maximum is at most
     /// 65,535 and this is called below it.
     fn free_id(&self) -> u16 {
         let mut id = self.last_id;
         loop {
             id = id.checked_add(1).unwrap_or(1);
-            if !self.flights.contains_key(&id) {
+            if !self.flights.contains_key(&id) && !self.reserved.contains(&id) {
                 return id;
             }
         }

@@ -178,7 +178,7 @@ fn a_flipped_bit_costs_its_frame_alone_and_the_ledger_says_exactly_what() {
     let placeholder = Arc::new(SimStore::new(0));
     filled.spool = open(
         &filled.config,
-        &placeholder,
+        (&placeholder, &placeholder.clone()),
         empty.path(),
         (&filled.metrics, &filled.time),
     );

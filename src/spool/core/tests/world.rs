@@ -27,6 +27,7 @@ pub(in super::super) fn config() -> checked::Spool {
         on_stalled_full: OnFull::Refuse,
         compression_level: 1,
         quarantine_max_bytes: 1 << 20,
+        kept_max_bytes: 1 << 20,
         dead_letter_topic: None,
     }
 }
@@ -96,6 +97,10 @@ pub(super) fn id_of(value: &[u8]) -> u64 {
 pub(super) struct World {
     pub(super) random: Rng,
     pub(super) store: Arc<SimStore>,
+    /// What is kept beside records.
+    pub(super) kept: Arc<SimStore>,
+    /// Every other record comes with a key that is kept, its number.
+    pub(super) keeps: bool,
     pub(super) folder: tempfile::TempDir,
     pub(super) spool: Spool,
     pub(super) done: Done,
@@ -120,6 +125,11 @@ pub(super) struct World {
     pub(super) time: Arc<Clock>,
 }
 
+/// How many keys come with a record, if any do.
+pub(super) fn kept_with(id: u64) -> u8 {
+    if id.is_multiple_of(3) { 2 } else { 1 }
+}
+
 impl World {
     pub(super) fn new(seed: u64, config: checked::Spool) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -136,10 +146,13 @@ impl World {
         let store = Arc::new(store);
         let metrics = Arc::new(Metrics::default());
         let time = Arc::new(Clock::trusted());
-        let spool = open(&config, &store, folder.path(), (&metrics, &time));
+        let kept = Arc::new(SimStore::new(seed + 1));
+        let spool = open(&config, (&store, &kept), folder.path(), (&metrics, &time));
         let mut world = Self {
             random: Rng::new(seed),
             store,
+            kept,
+            keeps: false,
             folder,
             spool,
             done: Done::default(),
@@ -181,12 +194,22 @@ impl World {
             to: self.acks.clone(),
             token: self.next_id,
         });
+        let key = self.next_id.to_le_bytes();
+        let keeps = self.keeps && self.random.one_in(2);
+        let copies = if !keeps { 0 } else { kept_with(self.next_id) };
+        let keep = (0..copies).map(|copy| {
+            let value = Some(Bytes::copy_from_slice(&key));
+            let key = [&key[..], &[copy]].concat().into();
+            Change { key, value }
+        });
+        let keep = keep.collect();
         self.sent.insert(self.next_id, name_and_key);
         self.next_id += 1;
         self.spool.append(&mut vec![Incoming {
             topic,
             record,
             ticket,
+            keep,
         }]);
     }
 
@@ -309,16 +332,18 @@ impl World {
         // The old spool must let go of its folder before the new one opens it.
         self.spool = open(
             &self.config,
-            &Arc::new(placeholder),
+            (&Arc::new(placeholder.clone()), &Arc::new(placeholder)),
             empty.path(),
             (&self.metrics, &self.time),
         );
         self.store.crash();
+        self.kept.crash();
         if lose_meta {
             std::fs::remove_dir_all(self.folder.path()).unwrap();
         }
         let parts = (&self.metrics, &self.time);
-        self.spool = open(&self.config, &self.store, self.folder.path(), parts);
+        let stores = (&self.store, &self.kept);
+        self.spool = open(&self.config, stores, self.folder.path(), parts);
         self.done = Done::default();
         self.identify();
     }
@@ -359,6 +384,7 @@ impl World {
         for _ in 0..20_000 {
             self.facts(3);
             self.resolve();
+            self.spool.shared.keep_step();
             self.write();
             self.load();
             self.take();
@@ -446,7 +472,7 @@ impl World {
 
 pub(super) fn open(
     config: &checked::Spool,
-    store: &Arc<SimStore>,
+    (store, kept): (&Arc<SimStore>, &Arc<SimStore>),
     folder: &Path,
     (metrics, clock): (&Arc<Metrics>, &Arc<Clock>),
 ) -> Spool {
@@ -454,7 +480,8 @@ pub(super) fn open(
     let end = Instant::now() + Duration::from_secs(30);
     loop {
         let parts = (metrics.clone(), clock.clone());
-        match recover::open(config, store.clone(), &folder.join("meta"), parts) {
+        let stores = (store.clone() as _, kept.clone() as _);
+        match recover::open(config, stores, &folder.join("meta"), parts) {
             Err(OpenError::Meta(MetaError::Locked { .. })) if Instant::now() < end => {
                 std::thread::yield_now();
             }

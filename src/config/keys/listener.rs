@@ -1,0 +1,56 @@
+//! `[[proxy.listener]]`.
+// tidy: table
+
+use super::{Default, Key, Kind, Shape, Table};
+
+pub(super) const LISTENER: Table = Table {
+    path: "proxy.listener",
+    shape: Shape::Repeated,
+    doc: "More doors for devices, beside `proxy.listen` or in its place: with TLS, for WebSocket, \
+          each with rules of its own. What `[proxy]` says holds for all of them together.",
+    keys: &[
+        Key {
+            name: "listen",
+            kind: Kind::Address,
+            default: Default::Required,
+            doc: "Address that devices connect to: port 8883 is usual for TLS, 9001 for \
+                  WebSocket. Port 0 takes a free one.",
+        },
+        Key {
+            name: "transport",
+            kind: Kind::Choice(&["mqtt", "websocket"]),
+            default: Default::Is("\"mqtt\""),
+            doc: "`mqtt`: as over TCP. `websocket`: inside WebSocket, with the subprotocol `mqtt`, \
+                  at any path; for browsers, and where only HTTP gets through.",
+        },
+        Key {
+            name: "cert_file",
+            kind: Kind::Path,
+            default: Default::Absent("connections are not encrypted"),
+            doc: "PEM file of this listener's certificate, followed by those that lead to its \
+                  authority: TLS 1.2 and 1.3. Needs `key_file`. Read again within a second when it \
+                  has changed; open connections stay.",
+        },
+        Key {
+            name: "key_file",
+            kind: Kind::Path,
+            default: Default::Absent("connections are not encrypted"),
+            doc: "PEM file of the private key of `cert_file`, not encrypted: PKCS#8, PKCS#1 or \
+                  SEC1. Nobody else should be able to read it.",
+        },
+        Key {
+            name: "client_ca_file",
+            kind: Kind::Path,
+            default: Default::Absent("clients are not asked for a certificate"),
+            doc: "PEM file of authorities: only clients that show a certificate of one of them \
+                  come in.",
+        },
+        Key {
+            name: "allow_anonymous",
+            kind: Kind::Flag,
+            default: Default::Is("false"),
+            doc: "Whether clients without credentials may come in beyond loopback. Not needed with \
+                  `client_ca_file`.",
+        },
+    ],
+};
