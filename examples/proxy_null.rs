@@ -64,6 +64,8 @@ fn config(listen: &str) -> Proxy {
         listeners: vec![Listener::plain(listen.parse().unwrap())],
         default_topic: Some("mqtt".to_owned()),
         on_refused: OnRefused::Ack,
+        max_connections_per_address: 1_000_000,
+        max_publishes_per_second: None,
         max_connections: 20_000,
         max_packet_bytes: 1_048_576,
         connect_timeout: Duration::from_secs(10),
@@ -121,7 +123,7 @@ async fn main() {
         &config(&listen),
         Arc::new(Null),
         Arc::clone(&metrics),
-        stop.clone(),
+        (stop.clone(), Arc::default()),
     );
     let (addresses, ended) = proxy.unwrap();
     println!("{addresses:?}");

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +37,7 @@ const LOCK: &str = "lock";
 /// How often the rates are looked at that foretell how long the disk lasts.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
-/// Runs the gateway until SIGTERM or SIGINT.
+/// Runs the gateway until SIGTERM or SIGINT; at SIGHUP it reads certificates and rules again.
 ///
 /// # Errors
 /// What kept it from starting: the data folder, the spool, an address. Nothing that happens later
@@ -122,6 +123,8 @@ struct Running {
     proxy: Option<(CancellationToken, JoinHandle<()>)>,
     uplink: (CancellationToken, JoinHandle<()>),
     rest: CancellationToken,
+    /// Has the proxy read certificates and rules again.
+    reload: Arc<Notify>,
     metrics: Arc<Metrics>,
 }
 
@@ -136,15 +139,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(notifier) = notifier {
         serve_notified(&running, &notifier, &mut signals).await;
     } else {
-        signals.next().await;
+        signals.end(&running.reload).await;
     }
     tracing::info!("stopping");
+    let reload = Arc::clone(&running.reload);
     tokio::select! {
         () = running.stop() => tracing::info!("stopped"),
         () = tokio::time::sleep(timeout) => {
             tracing::warn!("stopped by the deadline; nothing is lost");
         }
-        () = signals.next() => tracing::warn!("stopped at once; nothing is lost"),
+        () = signals.end(&reload) => tracing::warn!("stopped at once; nothing is lost"),
     }
     Ok(())
 }
@@ -156,7 +160,7 @@ async fn serve_notified(running: &Running, notifier: &Notifier, signals: &mut Si
     let road = running.road();
     let feed = watchdog::feed(notifier, &road, &running.metrics, &stop);
     let told = async {
-        signals.next().await;
+        signals.end(&running.reload).await;
         stop.cancel();
     };
     tokio::join!(feed, told);
@@ -201,10 +205,12 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         stop_uplink.clone(),
     );
     let mut proxy = None;
+    let reload = Arc::new(Notify::new());
     if let Some(config) = &config.proxy {
         let stop = CancellationToken::new();
         let intake = Arc::new(spool.clone());
-        let (addresses, task) = proxy::spawn(config, intake, metrics.clone(), stop.clone())?;
+        let told = (stop.clone(), reload.clone());
+        let (addresses, task) = proxy::spawn(config, intake, metrics.clone(), told)?;
         listening.mqtt = addresses.first().copied();
         listening.listeners = addresses;
         proxy = Some((stop, task));
@@ -218,6 +224,7 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         proxy,
         uplink: (stop_uplink, task),
         rest,
+        reload,
         metrics,
     })
 }
@@ -299,6 +306,7 @@ async fn finished(part: &str, task: JoinHandle<()>) {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -306,13 +314,18 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// Waits for the one that ends the gateway; SIGHUP has files of rules read again.
+    async fn end(&mut self, reload: &Notify) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => reload.notify_one(),
+            }
         }
     }
 }

@@ -5,13 +5,17 @@
 //! once, with the thin client in [`kafka`]. `docs/architecture.md` has the map, the invariants and
 //! what is absent.
 //!
-//! Imports point one way: {record, kafka, metrics, log, backoff, secret, notify, board} ← config ←
-//! spool ← {proxy, uplink} ← api ← app ← cli. `tests/it/tidy.rs` holds it.
+//! Imports point one way: {record, metrics, log, …} ← tls ← access ← kafka ← config ← spool ←
+//! {proxy, uplink} ← api ← app ← cli. `tests/it/tidy.rs` holds it.
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::string_slice))]
 
 pub mod record;
 
+pub mod mqtt_topic;
+
 pub mod tls;
+
+pub mod access;
 
 pub mod kafka;
 

@@ -47,7 +47,15 @@ fn summary(config: &Config) -> Vec<String> {
                 } else {
                     ""
                 };
-                lines.push(format!("mqtt    {}{tls}{websocket}", listener.address));
+                let passwords = match &listener.passwords {
+                    Some(all) => format!(", {} users", all.current().count()),
+                    None => String::new(),
+                };
+                let acl = if listener.acl.is_some() { ", ACL" } else { "" };
+                lines.push(format!(
+                    "mqtt    {}{tls}{websocket}{passwords}{acl}",
+                    listener.address
+                ));
             }
             for route in &proxy.routes {
                 lines.push(format!("route   {} -> {}", route.mqtt, route.topic));

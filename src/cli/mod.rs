@@ -15,6 +15,7 @@ mod human;
 mod out;
 #[cfg(test)]
 mod pages;
+mod passwd;
 mod run;
 mod source;
 mod status;
@@ -51,6 +52,8 @@ enum Command {
     Buffer(buffer::Buffer),
     /// Read a topic back from Kafka and tell what is missing, twice or out of order.
     Verify(verify::Verify),
+    /// Write a user's password into a password file.
+    Passwd(passwd::Passwd),
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +97,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             Command::Status(asked) => status::status(&asked),
             Command::Buffer(asked) => buffer::buffer(&asked),
             Command::Verify(asked) => verify::verify(&asked),
+            Command::Passwd(asked) => passwd::passwd(&asked),
         },
         Err(help) => {
             // Help and version go to stdout, errors to stderr; when nobody listens there is nothing

@@ -20,6 +20,7 @@ use super::raw::{Raw, Value};
 use super::{security, tree, value};
 use crate::kafka::Compression;
 use crate::secret::Source;
+use crate::tls::identity::NamedIn;
 
 /// Builds the configuration and says what is doubtful; what is missing is added to `raw.problems`.
 pub(super) fn build(raw: &mut Raw) -> (Config, Vec<String>) {
@@ -86,19 +87,21 @@ impl Reader<'_> {
         }
     }
 
-    /// A number within the key's range that `T` cannot hold, as on 32 bits, is refused.
     fn number<T: TryFrom<i64> + Default>(&mut self, path: &str) -> T {
-        let Some(n) = self.maybe_integer(path) else {
-            return T::default();
-        };
-        T::try_from(n).unwrap_or_else(|_| {
+        self.maybe_number(path).unwrap_or_default()
+    }
+
+    /// A number within the key's range that `T` cannot hold, as on 32 bits, is refused.
+    fn maybe_number<T: TryFrom<i64> + Default>(&mut self, path: &str) -> Option<T> {
+        let n = self.maybe_integer(path)?;
+        Some(T::try_from(n).unwrap_or_else(|_| {
             let bits = 8 * size_of::<T>();
             let right = format!("write less: here it is a number of {bits} bits");
             let place = self.raw.place(path);
             let problem = Problem::new(place, path, format!("found {n}"), right);
             self.problems.push(problem);
             T::default()
-        })
+        }))
     }
 
     fn maybe_millis(&mut self, path: &str) -> Option<Duration> {
@@ -259,6 +262,8 @@ fn proxy(r: &mut Reader<'_>) -> Proxy {
             _ => OnRefused::Ack,
         },
         max_connections: r.number("proxy.max_connections"),
+        max_connections_per_address: r.number("proxy.max_connections_per_address"),
+        max_publishes_per_second: r.maybe_number("proxy.max_publishes_per_second"),
         max_packet_bytes: r.number("proxy.max_packet_bytes"),
         connect_timeout: r.millis("proxy.connect_timeout_ms"),
         max_inflight_messages: r.number("proxy.max_inflight_messages"),
@@ -285,6 +290,8 @@ fn proxy(r: &mut Reader<'_>) -> Proxy {
 fn listeners(r: &mut Reader<'_>) -> Vec<Listener> {
     let first = Listener {
         allow_anonymous: r.flag("proxy.allow_anonymous"),
+        passwords: security::rules(r, "proxy"),
+        acl: security::rules(r, "proxy"),
         ..Listener::plain(r.address("proxy.listen"))
     };
     let count = r.raw.count("proxy.listener");
@@ -295,6 +302,13 @@ fn listeners(r: &mut Reader<'_>) -> Vec<Listener> {
             key: at("listen"),
             address: r.address(&at("listen")),
             allow_anonymous: r.flag(&at("allow_anonymous")),
+            passwords: security::rules(r, &format!("proxy.listener[{i}]")),
+            acl: security::rules(r, &format!("proxy.listener[{i}]")),
+            certificate_user: match r.text(&at("certificate_user")).as_str() {
+                "common_name" => Some(NamedIn::CommonName),
+                "alternative_name" => Some(NamedIn::AlternativeName),
+                _ => None,
+            },
             websocket: r.text(&at("transport")) == "websocket",
             tls: security::server(r, &format!("proxy.listener[{i}]")).map(Arc::new),
         }

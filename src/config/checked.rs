@@ -5,8 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::Watched;
+use crate::access::acl::Acl;
+use crate::access::password::Passwords;
 use crate::kafka::Compression;
 use crate::kafka::security::Security;
+use crate::tls::identity::NamedIn;
 use crate::tls::server::Server;
 
 /// The whole of `tidegate.toml`.
@@ -127,6 +131,10 @@ pub struct Proxy {
     pub on_refused: OnRefused,
     /// Most connections at once.
     pub max_connections: usize,
+    /// Most of one IP address, loopback apart.
+    pub max_connections_per_address: usize,
+    /// Messages of one client in a second; `None`: no bound.
+    pub max_publishes_per_second: Option<u32>,
     /// Largest MQTT packet.
     pub max_packet_bytes: usize,
     /// From TCP accept to a whole CONNECT.
@@ -158,8 +166,14 @@ pub struct Listener {
     pub key: String,
     /// Port 0 takes a free one.
     pub address: SocketAddr,
-    /// Whether clients without credentials may come in beyond loopback.
+    /// Whether clients without credentials may come in beyond loopback, or in spite of passwords.
     pub allow_anonymous: bool,
+    /// Users and their passwords; `None`: nobody is asked.
+    pub passwords: Option<Arc<Watched<Passwords>>>,
+    /// Who may do what; `None`: all may do everything.
+    pub acl: Option<Arc<Watched<Acl>>>,
+    /// Where a client's certificate says who it is; `None`: it does not.
+    pub certificate_user: Option<NamedIn>,
     /// Whether MQTT goes inside WebSocket.
     pub websocket: bool,
     /// Its certificate; `None`: not encrypted.
@@ -174,6 +188,9 @@ impl Listener {
             key: "proxy.listen".to_owned(),
             address,
             allow_anonymous: true,
+            passwords: None,
+            acl: None,
+            certificate_user: None,
             websocket: false,
             tls: None,
         }

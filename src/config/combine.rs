@@ -180,15 +180,31 @@ fn spool(spool: &Spool, found: &mut Found<'_>) {
 fn proxy_listens(proxy: &Proxy, found: &mut Found<'_>) {
     for listener in &proxy.listeners {
         let asks = listener.tls.as_ref().is_some_and(|tls| tls.asks_clients());
-        if !listener.address.ip().is_loopback() && !listener.allow_anonymous && !asks {
+        let outside = !listener.address.ip().is_loopback();
+        if outside && listener.passwords.is_some() && listener.tls.is_none() {
+            found.warnings.push(format!(
+                "{}: without TLS the network sees the passwords",
+                listener.key
+            ));
+        }
+        if listener.certificate_user.is_some() && !asks {
+            let table = listener.key.trim_end_matches("listen");
+            found.refuse(
+                &format!("{table}certificate_user"),
+                "found, and clients are not asked for a certificate".to_owned(),
+                "set client_ca_file too, or leave it out",
+            );
+        }
+        let asks = asks || listener.passwords.is_some();
+        if outside && !listener.allow_anonymous && !asks {
             found.refuse(
                 &listener.key,
                 format!(
                     "found {}, which is reached from outside, and nothing says who may come in",
                     listener.address
                 ),
-                "write \"127.0.0.1:1883\", a [[proxy.listener]] with client_ca_file, or \
-                 allow_anonymous = true to let everybody publish",
+                "write \"127.0.0.1:1883\", a password_file, a [[proxy.listener]] with \
+                 client_ca_file, or allow_anonymous = true to let everybody publish",
             );
         }
     }

@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::check::Reader;
 use super::problem::Problem;
+use crate::access::{Rules, Watched};
 use crate::kafka::security::Security;
 use crate::kafka::security::sasl::oauth::{Tokens, is_extension};
 use crate::kafka::security::sasl::oidc::{Client, Provider};
@@ -84,6 +86,13 @@ pub(super) fn server(r: &mut Reader<'_>, table: &str) -> Option<Server> {
         (None, None) => Err(lacks("cert_file", "client_ca_file")),
     };
     made.map_err(|unfit| refuse(r, table, unfit)).ok()
+}
+
+/// A file of rules of a listener.
+pub(super) fn rules<R: Rules>(r: &mut Reader<'_>, table: &str) -> Option<Arc<Watched<R>>> {
+    let path = r.maybe_path(&format!("{table}.{}", R::KEY))?;
+    let opened = Watched::open(path).map(Arc::new);
+    opened.map_err(|unfit| refuse(r, table, unfit)).ok()
 }
 
 /// What was typed in `[kafka.sasl]`.

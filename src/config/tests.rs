@@ -102,8 +102,8 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
         "t.toml:4: spool.max_bytes: found \"2GB\"; write \"2GiB\"",
         "t.toml:5: spool.spil_after_ms: unknown key; did you mean `spill_after_ms`?",
         "t.toml:7: proxy.listen: found 0.0.0.0:1883, which is reached from outside, and nothing \
-         says who may come in; write \"127.0.0.1:1883\", a [[proxy.listener]] with \
-         client_ca_file, or allow_anonymous = true to let everybody publish",
+         says who may come in; write \"127.0.0.1:1883\", a password_file, a [[proxy.listener]] \
+         with client_ca_file, or allow_anonymous = true to let everybody publish",
         "t.toml:10: proxy.route[0].topic: found \"a b\"; write a Kafka topic in quotes: 1 to 249 \
          of A-Z a-z 0-9 . _ -, not . or .., or {captures}",
         "t.toml:11: proxy.route[0].ttl: unknown key; did you mean `ttl_ms = 5_000`, in \

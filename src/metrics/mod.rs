@@ -39,6 +39,8 @@ pub enum Counter {
     DroppedQos0,
     /// Messages that no route took.
     Refused,
+    /// Messages that their clients may not publish.
+    Denied,
     /// Records moved to the dead letter topic.
     DeadLettered,
     /// Records put into quarantine.
@@ -65,6 +67,10 @@ pub enum Counter {
     ProtocolErrors,
     /// TLS and WebSocket handshakes that failed.
     HandshakesFailed,
+    /// CONNECTs with a wrong user name or password.
+    LoginsFailed,
+    /// Connections closed because their address has too many.
+    CrowdedOut,
     /// Produce requests sent.
     ProduceRequests,
     /// Those of them on the slow road.
@@ -93,6 +99,8 @@ pub enum Counter {
     UndeliveredExpired,
     /// Larger than the client takes.
     UndeliveredTooLarge,
+    /// The client may not read it.
+    UndeliveredDenied,
     /// Messages not retained for want of room.
     UnretainedFull,
 }

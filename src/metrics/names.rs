@@ -44,13 +44,13 @@ const fn reason<T: Copy>(
 
 const DROPPED: &str = "Messages that will not reach Kafka, by reason: `expired` (ttl_ms), `full` \
     (on_full), `by_hand` (`tidegate buffer drop`), `qos0` (QoS 0 at a bound), `refused` (no \
-    route). All but `qos0` are in the loss ledger.";
+    route), `denied` (by acl_file). All but `qos0` are in the loss ledger.";
 const LOST: &str = "Records lost against the promise, by reason: `damaged` (on disk), `kafka` \
     (Kafka had confirmed or held them). Each range is in the loss ledger.";
 
 const UNDELIVERED: &str = "Copies that a subscriber did not get, by reason: `qos0` (QoS 0 at a \
     bound of its queue), `full` (QoS 1 and 2 at one), `expired` (message expiry), `too_large` (for \
-    its maximum packet size). The road to Kafka is not concerned.";
+    its maximum packet size), `denied` (by acl_file). The road to Kafka is not concerned.";
 
 /// All counters.
 pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
@@ -85,6 +85,7 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
     reason(Counter::DroppedByHand, "dropped_total", "by_hand", DROPPED),
     reason(Counter::DroppedQos0, "dropped_total", "qos0", DROPPED),
     reason(Counter::Refused, "dropped_total", "refused", DROPPED),
+    reason(Counter::Denied, "dropped_total", "denied", DROPPED),
     reason(Counter::LostDamaged, "lost_total", "damaged", LOST),
     reason(Counter::LostByKafka, "lost_total", "kafka", LOST),
     plain(
@@ -139,6 +140,16 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
         Counter::HandshakesFailed,
         "handshakes_failed_total",
         "TLS and WebSocket handshakes of devices that failed or took too long.",
+    ),
+    plain(
+        Counter::LoginsFailed,
+        "logins_failed_total",
+        "CONNECT packets with a wrong user name or password, or of a user that is locked.",
+    ),
+    plain(
+        Counter::CrowdedOut,
+        "connections_crowded_out_total",
+        "Connections closed at accept because their address has as many as it may.",
     ),
     plain(
         Counter::ProduceRequests,
@@ -214,6 +225,12 @@ pub const COUNTER_NAMES: [Name<Counter>; COUNTERS] = [
         Counter::UndeliveredTooLarge,
         "undelivered_total",
         "too_large",
+        UNDELIVERED,
+    ),
+    reason(
+        Counter::UndeliveredDenied,
+        "undelivered_total",
+        "denied",
         UNDELIVERED,
     ),
     plain(

@@ -6,7 +6,7 @@
 mod subscriber;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLockReadGuard;
 use tokio::time::Instant;
@@ -14,12 +14,14 @@ use tokio::time::Instant;
 use super::Shared;
 use super::acks::{Acks, Open, Slot};
 use super::keep::WithRecord;
+use super::pace::Pace;
 use super::packet::{self, Ack, Bad, Packet, Publish, Version, reason};
 use super::routes::{Place, Seen, Target};
 use super::session::Receipt;
-use super::topic;
+use crate::access::acl::{Action, Rights};
 use crate::config::checked::OnRefused;
 use crate::metrics::Counter;
+use crate::mqtt_topic as topic;
 use crate::spool::intake::Refusal;
 use crate::spool::{Incoming, Settle, Ticket, TopicId};
 
@@ -32,6 +34,8 @@ pub enum Progress {
     Held,
     /// A message waits until something of any client is safe.
     HeldByAll,
+    /// A message waits because the client publishes faster than it may.
+    HeldByPace,
     /// The client has said goodbye: reason code, and the session expiry it wants.
     Goodbye(u8, Option<u32>),
 }
@@ -44,6 +48,10 @@ pub struct Inbox {
     pub acks: Arc<Acks>,
     settle: Arc<dyn Settle>,
     client: super::Client,
+    /// What it may publish; `None`: everything.
+    rights: Option<Rights>,
+    /// How fast it may; `None`: as it likes.
+    pace: Option<Pace>,
     open: Open,
     /// v5: messages of the window, QoS 1 and QoS 2.
     window: (usize, usize),
@@ -106,6 +114,8 @@ impl Inbox {
         Self {
             settle: Arc::clone(&acks) as Arc<dyn Settle>,
             acks,
+            rights: client.pass.rights(&client.id),
+            pace: shared.config.max_publishes_per_second.map(Pace::new),
             shared,
             client,
             open: Open::default(),
@@ -152,7 +162,7 @@ impl Inbox {
                     done += frame.length;
                     break step;
                 }
-                Ok(Progress::Held | Progress::HeldByAll) => break step,
+                Ok(Progress::Held | Progress::HeldByAll | Progress::HeldByPace) => break step,
             }
         };
         drop(seen);
@@ -205,6 +215,9 @@ impl Inbox {
             }
             self.shared.metrics.add(Counter::DroppedQos0, 1);
             return Ok(Progress::Read);
+        }
+        if self.pace.as_mut().is_some_and(|pace| !pace.take()) {
+            return Ok(Progress::HeldByPace);
         }
         let known;
         let name = match publish.alias {
@@ -329,6 +342,13 @@ impl Inbox {
         when: When,
     ) -> Result<Fate, Bad> {
         let shared = Arc::clone(&self.shared);
+        if let Some(rights) = &mut self.rights {
+            topic::name(name).map_err(Bad::malformed)?;
+            if !rights.allow(Action::Write, name) {
+                shared.metrics.add(Counter::Denied, 1);
+                return self.refuse(publish, name, (Refusal::Denied, reason::NOT_AUTHORISED));
+            }
+        }
         let learned;
         let target = match seen.get(name) {
             Some(target) => &**target,
@@ -364,10 +384,20 @@ impl Inbox {
             Target::TooManyTopics => (Refusal::NoRoute, reason::QUOTA),
         };
         shared.metrics.add(Counter::Refused, 1);
-        if self.client.version == Version::V3 || publish.qos() == 0 {
+        self.refuse(publish, name, (refusal, code))
+    }
+
+    fn refuse(
+        &mut self,
+        publish: &Publish<'_>,
+        name: &[u8],
+        (refusal, code): (Refusal, u8),
+    ) -> Result<Fate, Bad> {
+        let is_v3 = self.client.version == Version::V3;
+        if is_v3 || publish.qos() == 0 {
             self.note_refused(refusal, name);
         }
-        if self.client.version == Version::V3 && shared.config.on_refused == OnRefused::Disconnect {
+        if is_v3 && self.shared.config.on_refused == OnRefused::Disconnect {
             return Err(Bad {
                 reason: code,
                 what: "message refused",
@@ -498,6 +528,12 @@ impl Inbox {
         self.window.1 = self.window.1.saturating_sub(taken.refused_pubrecs);
         self.shared.observe(&taken.received);
         true
+    }
+
+    /// How long a message that is held by its client's pace waits.
+    #[must_use]
+    pub fn pace_wait(&self) -> Duration {
+        self.pace.as_ref().map_or(Duration::ZERO, Pace::wait)
     }
 
     /// Gives memory back while the connection is idle.

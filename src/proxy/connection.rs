@@ -16,7 +16,7 @@ use super::buffer::ReadBuffer;
 use super::handshake::{self, Entered, Refused};
 use super::local::queue::Door;
 use super::packet::{self, Bad, Version, reason};
-use super::session::{Claim, Delayed, KeptWill};
+use super::session::{Claim, Delayed, KeptWill, Stopped};
 use super::{Client, Shared};
 use crate::metrics::Counter;
 
@@ -44,9 +44,9 @@ enum End {
     /// Nothing came for one and a half times the keep-alive.
     #[error("keep-alive passed")]
     Silent,
-    /// Another connection has its client id.
-    #[error("client id taken over")]
-    TakenOver,
+    /// Somebody has ended it.
+    #[error("{0}")]
+    Stopped(Stopped),
     /// The proxy stops.
     #[error("proxy stops")]
     Shutdown,
@@ -124,6 +124,7 @@ where
             connect,
             client_id,
             claim,
+            pass,
             will,
             buffer,
         } = entered;
@@ -136,6 +137,7 @@ where
             session: Arc::clone(&claim.session),
             packet_bytes_max,
             number: claim.number,
+            pass,
             header: shared.headers.client(&client_id),
         };
         let keep_alive = Duration::from_secs(u64::from(connect.keep_alive));
@@ -148,6 +150,7 @@ where
             version: connect.version,
             receive_maximum: usize::from(receive_maximum),
             packet_bytes_max,
+            rights: client.pass.rights(&client.id),
             acks: Arc::clone(&inbox.acks),
         });
         Self {
@@ -180,7 +183,8 @@ where
         let code = match end {
             End::Bad(bad) => Some(bad.reason),
             End::Silent => Some(reason::KEEP_ALIVE),
-            End::TakenOver => Some(reason::TAKEN_OVER),
+            End::Stopped(Stopped::TakenOver) => Some(reason::TAKEN_OVER),
+            End::Stopped(Stopped::NotAuthorised) => Some(reason::NOT_AUTHORISED),
             End::Shutdown => Some(reason::SHUTTING_DOWN),
             End::Goodbye(_) | End::Gone(_) => None,
         };
@@ -207,11 +211,16 @@ where
                 return Err(End::Shutdown);
             }
             let reads = !held && drain_until.is_none();
+            if progress == Progress::HeldByPace && drain_until.is_none() {
+                timer
+                    .as_mut()
+                    .reset(Instant::now() + self.inbox.pace_wait());
+            }
             tokio::select! {
                 biased;
                 () = &mut stop, if drain_until.is_none() => {
                     if !self.shared.shutdown.is_cancelled() {
-                        return Err(End::TakenOver);
+                        return Err(End::Stopped(self.claim.stopped()));
                     }
                     let until = Instant::now() + DRAIN_MAX;
                     drain_until = Some(until);
@@ -254,8 +263,8 @@ where
         loop {
             let progress = self.process();
             let more = match progress {
-                Ok(Progress::Read | Progress::Held | Progress::HeldByAll) => self.inbox.deliver(),
-                _ => false,
+                Err(_) | Ok(Progress::Goodbye(..)) => false,
+                Ok(_) => self.inbox.deliver(),
             };
             let freed = self.inbox.collect();
             match progress {

@@ -28,6 +28,7 @@ where
     let visitor = Visitor {
         peer,
         deadline: Instant::now() + config.connect_timeout,
+        certified: None,
         access: Arc::default(),
     };
     connection::serve(stream, visitor, Arc::new(shared)).await;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout_at;
 
 use super::Shared;
-use super::access::Visitor;
+use super::access::{Pass, Visitor};
 use super::bounds::{Part, WillPart};
 use super::buffer::ReadBuffer;
 use super::packet::{self, Accepted, Bad, Connect, Version, reason};
@@ -23,6 +23,8 @@ pub struct Entered {
     pub client_id: String,
     /// Its hold of the session.
     pub claim: Claim,
+    /// What it came in by.
+    pub pass: Pass,
     /// Its will.
     pub will: Option<KeptWill>,
     /// What was read.
@@ -71,6 +73,11 @@ where
     let handshake = async {
         let (mut connect, length) = first_packet(stream, &mut buffer, (part, shared)).await?;
         buffer.consume(length);
+        let pass = visitor.access.admit(visitor, &mut connect, &shared.gate);
+        let pass = match pass.await {
+            Ok(pass) => pass,
+            Err(bad) => return Err(refuse(stream, connect.version, bad).await),
+        };
         let mut will = None;
         if let Some(kept) = connect.will.take() {
             let Some(part) = WillPart::take(&shared.wills, kept.bytes()) else {
@@ -82,7 +89,7 @@ where
         let expiry = shared.sessions.granted(connect.session_expiry);
         let claim = shared
             .sessions
-            .claim(&client_id, connect.clean, expiry)
+            .claim(&client_id, (connect.clean, expiry), pass.clone())
             .await;
         // The session it ends may leave a will.
         shared.publish_due();
@@ -108,15 +115,16 @@ where
         }
         stream.write_all(&out).await?;
         stream.flush().await?;
-        Ok((connect, client_id, claim, will))
+        Ok((connect, client_id, claim, (will, pass)))
     };
-    let (connect, client_id, claim, will) = timeout_at(visitor.deadline, handshake)
+    let (connect, client_id, claim, (will, pass)) = timeout_at(visitor.deadline, handshake)
         .await
         .map_err(|_| Refused::Late)??;
     Ok(Entered {
         connect,
         client_id,
         claim,
+        pass,
         will,
         buffer,
     })

@@ -4,15 +4,18 @@
 //! deadline as its CONNECT.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hashbrown::hash_map::Entry;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,10 +24,11 @@ use super::{Running, Shared, connection, websocket};
 use crate::config::checked;
 use crate::metrics::{Counter, Gauge, Metrics};
 use crate::spool::Intake;
+use crate::tls::identity::{NamedIn, user_of};
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: u32 = 1024;
-/// How often delayed wills, sessions that expire and changed certificates are looked for.
+/// How often delayed wills, sessions that expire and changed files are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Waits after an accept that failed, out of file descriptors above all.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -36,7 +40,7 @@ struct Entrance {
 }
 
 /// Opens the listeners and serves them until `shutdown`. The handle ends when the last connection
-/// has.
+/// has. Certificates and rules are read again when `reload` is notified, too.
 ///
 /// # Errors
 /// An address cannot be listened on, or the routes are wrong.
@@ -44,7 +48,7 @@ pub fn spawn(
     config: &checked::Proxy,
     intake: Arc<dyn Intake>,
     metrics: Arc<Metrics>,
-    shutdown: CancellationToken,
+    (shutdown, reload): (CancellationToken, Arc<Notify>),
 ) -> io::Result<Running> {
     let mut bound = Vec::new();
     for one in &config.listeners {
@@ -57,6 +61,7 @@ pub fn spawn(
     let addresses = addresses.collect::<io::Result<Vec<SocketAddr>>>()?;
     let shared = Arc::new(Shared::new(config, intake, metrics, shutdown)?);
     let tasks = TaskTracker::new();
+    let mut accesses = Vec::new();
     for (listener, config) in bound.into_iter().zip(&config.listeners) {
         if let Ok(address) = listener.local_addr() {
             let (tls, websocket) = (config.tls.is_some(), config.websocket);
@@ -64,8 +69,9 @@ pub fn spawn(
         }
         let entrance = Entrance {
             listener: config.clone(),
-            access: Arc::default(),
+            access: Arc::new(Access::of(config)),
         };
+        accesses.push(Arc::clone(&entrance.access));
         tasks.spawn(accept(
             listener,
             entrance,
@@ -73,7 +79,8 @@ pub fn spawn(
             tasks.clone(),
         ));
     }
-    Ok((addresses, tokio::spawn(sweep(shared, tasks))))
+    let sweep = sweep(shared, accesses, tasks, reload);
+    Ok((addresses, tokio::spawn(sweep)))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -87,16 +94,25 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Sees to what is due by the clock, until the last connection has ended.
-async fn sweep(shared: Arc<Shared>, tasks: TaskTracker) {
+async fn sweep(
+    shared: Arc<Shared>,
+    accesses: Vec<Arc<Access>>,
+    tasks: TaskTracker,
+    reload: Arc<Notify>,
+) {
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
+        let always = tokio::select! {
             () = shared.shutdown.cancelled() => break,
-            _ = sweep.tick() => {
-                shared.publish_due();
-                look_at_certificates(&shared);
-            }
+            _ = sweep.tick() => false,
+            () = reload.notified() => true,
+        };
+        shared.publish_due();
+        look_at_certificates(&shared);
+        let read = accesses.iter().map(|access| access.refresh(always));
+        if read.fold(false, |any, read| any | read) {
+            shared.sessions.look_at_passes();
         }
     }
     tasks.close();
@@ -155,17 +171,25 @@ fn admit(
         tracing::debug!(%peer, open, "too many connections");
         return;
     }
+    let Some(open) = Open::new(shared, peer.ip()) else {
+        tracing::debug!(%peer, "too many connections of its address");
+        shared.metrics.add(Counter::CrowdedOut, 1);
+        return;
+    };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "no TCP_NODELAY");
     }
     shared.metrics.add(Counter::Connections, 1);
-    let visitor = Visitor {
+    let mut visitor = Visitor {
         peer,
         deadline: Instant::now() + shared.config.connect_timeout,
+        certified: None,
         access: Arc::clone(&entrance.access),
     };
-    let open = Open::new(shared);
-    let websocket = entrance.listener.websocket;
+    let (websocket, named_in) = (
+        entrance.listener.websocket,
+        entrance.listener.certificate_user,
+    );
     let tls = entrance.listener.tls.as_ref().map(|tls| tls.config());
     let shared = Arc::clone(shared);
     // Tasks of their own kind, so that a plain connection has no room for what TLS needs.
@@ -180,14 +204,35 @@ fn admit(
         }),
         Some(config) => tasks.spawn(async move {
             let handshake = TlsAcceptor::from(config).accept(stream);
-            match in_time(handshake, ("TLS", &visitor), &shared).await {
-                Some(stream) if websocket => unwrap_websocket(stream, visitor, shared).await,
-                Some(stream) => connection::serve(stream, visitor, shared).await,
-                None => {}
+            let handshake = certified(handshake, named_in);
+            if let Some((stream, user)) = in_time(handshake, ("TLS", &visitor), &shared).await {
+                visitor.certified = user;
+                match websocket {
+                    true => unwrap_websocket(stream, visitor, shared).await,
+                    false => connection::serve(stream, visitor, shared).await,
+                }
             }
             drop(open);
         }),
     };
+}
+
+/// A TLS handshake, and the user that the client's certificate names, where that is asked for.
+async fn certified(
+    handshake: tokio_rustls::Accept<TcpStream>,
+    named_in: Option<NamedIn>,
+) -> io::Result<(TlsStream<TcpStream>, Option<Arc<str>>)> {
+    let stream = handshake.await?;
+    let Some(named_in) = named_in else {
+        return Ok((stream, None));
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let user = certificates.and_then(|all| user_of(all.first()?, named_in));
+    let user = user.ok_or_else(|| {
+        let text = format!("the client's certificate has no name in its {named_in}");
+        io::Error::new(io::ErrorKind::PermissionDenied, text)
+    })?;
+    Ok((stream, Some(user.into())))
 }
 
 async fn unwrap_websocket<S>(stream: S, visitor: Visitor, shared: Arc<Shared>)
@@ -221,17 +266,37 @@ async fn in_time<T>(
 }
 
 /// Counts a connection for as long as it lives.
-struct Open(Arc<Shared>);
+struct Open(Arc<Shared>, IpAddr);
 
 impl Open {
-    fn new(shared: &Arc<Shared>) -> Self {
+    /// `None`: the address has as many as it may.
+    fn new(shared: &Arc<Shared>, from: IpAddr) -> Option<Self> {
+        let from = from.to_canonical();
+        if !from.is_loopback() {
+            let mut addresses = shared.addresses.lock();
+            let open = addresses.entry(from).or_insert(0);
+            if *open >= shared.config.max_connections_per_address {
+                return None;
+            }
+            *open += 1;
+        }
         shared.count_open(true);
-        Self(Arc::clone(shared))
+        Some(Self(Arc::clone(shared), from))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.count_open(false);
+        let Self(shared, from) = self;
+        shared.count_open(false);
+        if from.is_loopback() {
+            return;
+        }
+        if let Entry::Occupied(mut open) = shared.addresses.lock().entry(*from) {
+            *open.get_mut() = open.get().saturating_sub(1);
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
     }
 }

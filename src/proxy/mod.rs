@@ -13,8 +13,8 @@
 //!   and counted instead.
 //! - Of one client id one connection is served.
 //! - No panic is reachable from the network.
-//!
-//! Absent for now: passwords and ACLs.
+//! - What a client may not publish or be sent (`access`) it does not: looked at when it is
+//!   published, when it is queued for a subscriber, and when it is sent to one.
 
 pub mod access;
 pub mod acks;
@@ -28,19 +28,21 @@ mod handshake;
 pub mod keep;
 mod listener;
 pub mod local;
+pub mod pace;
 pub mod packet;
 pub mod routes;
 pub mod session;
 #[cfg(test)]
 mod tests;
-pub mod topic;
 mod websocket;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hashbrown::HashMap;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -65,8 +67,11 @@ struct Shared {
     bounds: Arc<bounds::Bounds>,
     unfinished: Arc<bounds::Unfinished>,
     wills: Arc<bounds::Wills>,
+    gate: Arc<access::Gate>,
     shutdown: CancellationToken,
     open: AtomicU64,
+    /// Connections of each address but loopback.
+    addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// A client that was let in.
@@ -79,6 +84,8 @@ struct Client {
     packet_bytes_max: usize,
     /// Its connection's number.
     number: u64,
+    /// What it came in by.
+    pass: access::Pass,
     header: routes::ClientHeader,
 }
 
@@ -107,12 +114,14 @@ impl Shared {
             bounds: Arc::new(bounds::Bounds::new(config.max_total_inflight_bytes)),
             unfinished: Arc::new(bounds::Unfinished::new(config.max_total_inflight_bytes)),
             wills: Arc::default(),
+            gate: Arc::new(access::Gate::new(Arc::clone(&metrics))),
             config: config.clone(),
             intake,
             local,
             metrics,
             shutdown,
             open: AtomicU64::new(0),
+            addresses: Mutex::default(),
         };
         shared.restore();
         Ok(shared)

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::access::Pass;
 use super::acks::Acks;
 use super::bounds::WillPart;
 use super::keep::{Keep, KeptSession, wall_ms};
@@ -165,11 +166,32 @@ impl Session {
     }
 }
 
+/// Why a connection is ended from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// Another connection has its client id.
+    #[default]
+    #[error("client id taken over")]
+    TakenOver,
+    /// What it came in by does not hold any more.
+    #[error("its user is gone, or has another password")]
+    NotAuthorised,
+}
+
 #[derive(Debug)]
 struct Live {
     number: u64,
     stop: CancellationToken,
+    why: Arc<Mutex<Stopped>>,
+    pass: Pass,
     gone: CancellationToken,
+}
+
+impl Live {
+    fn end(&self, why: Stopped) {
+        *self.why.lock() = why;
+        self.stop.cancel();
+    }
 }
 
 #[derive(Debug)]
@@ -227,8 +249,9 @@ pub struct Claim {
     pub session: Arc<Session>,
     /// Whether it was there before.
     pub present: bool,
-    /// Cancelled when another connection takes the client id, and when the proxy stops.
+    /// Cancelled when the proxy stops, and when the connection is to end for another reason.
     pub stop: CancellationToken,
+    why: Arc<Mutex<Stopped>>,
     /// How long the session is kept after the connection.
     pub expiry: Duration,
     /// What is to be published when this long has passed after it, unless the client is back.
@@ -295,7 +318,12 @@ impl Sessions {
     }
 
     /// Claims a client id for a new connection; ends the connection that has it.
-    pub async fn claim(self: &Arc<Self>, client_id: &str, clean: bool, expiry: Duration) -> Claim {
+    pub async fn claim(
+        self: &Arc<Self>,
+        client_id: &str,
+        (clean, expiry): (bool, Duration),
+        pass: Pass,
+    ) -> Claim {
         let deadline = Instant::now() + TAKEOVER_MAX;
         loop {
             let gone = {
@@ -306,10 +334,10 @@ impl Sessions {
                     .and_then(|entry| entry.live.as_ref());
                 match live {
                     Some(live) if Instant::now() < deadline => {
-                        live.stop.cancel();
+                        live.end(Stopped::TakenOver);
                         live.gone.clone()
                     }
-                    _ => return self.enter(&mut state, client_id, clean, expiry),
+                    _ => return self.enter(&mut state, client_id, (clean, expiry), pass),
                 }
             };
             if timeout(TAKEOVER_MAX, gone.cancelled()).await.is_err() {
@@ -322,8 +350,8 @@ impl Sessions {
         self: &Arc<Self>,
         state: &mut State,
         client_id: &str,
-        clean: bool,
-        expiry: Duration,
+        (clean, expiry): (bool, Duration),
+        pass: Pass,
     ) -> Claim {
         state.expire(&self.local);
         let client_id: Arc<str> = client_id.into();
@@ -339,9 +367,12 @@ impl Sessions {
         state.next += 1;
         let stop = self.shutdown.child_token();
         let gone = CancellationToken::new();
+        let why = Arc::default();
         let live = Live {
             number,
             stop: stop.clone(),
+            why: Arc::clone(&why),
+            pass,
             gone: gone.clone(),
         };
         state.entries.insert(
@@ -361,8 +392,18 @@ impl Sessions {
             session,
             present,
             stop,
+            why,
             expiry,
             will: None,
+        }
+    }
+
+    /// Ends the connections that would not be let in any more.
+    pub fn look_at_passes(&self) {
+        let state = self.state.lock();
+        let live = state.entries.values().filter_map(|it| it.live.as_ref());
+        for live in live.filter(|live| !live.pass.holds()) {
+            live.end(Stopped::NotAuthorised);
         }
     }
 
@@ -460,6 +501,14 @@ impl State {
         if let Some((_, client_id)) = self.by_expiry.pop_first() {
             self.take(&client_id, true, local);
         }
+    }
+}
+
+impl Claim {
+    /// Why the connection was stopped, if the proxy has not.
+    #[must_use]
+    pub fn stopped(&self) -> Stopped {
+        *self.why.lock()
     }
 }
 

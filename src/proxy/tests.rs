@@ -1,5 +1,6 @@
 //! Whole connections over a pipe, with an intake that makes records safe on command.
 
+mod access;
 mod durable;
 mod subscribers;
 
@@ -25,6 +26,8 @@ pub(super) fn config() -> Proxy {
         default_topic: Some(name("mqtt")),
         on_refused: OnRefused::Ack,
         max_connections: 10,
+        max_connections_per_address: 5,
+        max_publishes_per_second: None,
         max_packet_bytes: 10_000,
         connect_timeout: Duration::from_secs(10),
         max_inflight_messages: 3,
@@ -179,6 +182,7 @@ impl Bench {
         let visitor = Visitor {
             peer,
             deadline: Instant::now() + self.shared.config.connect_timeout,
+            certified: None,
             access: Arc::default(),
         };
         tokio::spawn(connection::serve(far, visitor, Arc::clone(&self.shared)));

@@ -73,6 +73,8 @@ pub enum Refusal {
     NoRoute,
     /// Larger than the topic's `max.message.bytes`.
     TooLarge,
+    /// Its client may not publish it.
+    Denied,
 }
 
 /// The spool as sources see it.

@@ -1,6 +1,7 @@
 //! PEM files of certificates and keys, as TLS with Kafka and TLS with devices read them; and TLS
 //! with devices ([`server`]).
 
+pub mod identity;
 pub mod server;
 
 use std::path::{Path, PathBuf};

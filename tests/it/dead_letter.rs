@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Gateway, Kafka, Load, oracle, run};
+use crate::harness::{Gateway, Kafka, Load, oracle, run, wait};
 
 const CONFIG: &str = r##"
 [kafka]
@@ -55,7 +55,7 @@ fn records_of_a_topic_that_is_gone_go_to_the_dead_letter_topic() {
     assert_eq!(figures.of("quarantined_total"), 0.0);
     oracle::check(&kafka, &[&sick, &never], "--topic dead").expect_clean("dead");
     oracle::check(&kafka, &[&well], "--topic well").expect_clean("well");
-    let headers = headers(&kafka, "dead");
+    let headers = printed(&kafka, "dead", "%h\n");
     for topic in [
         "sick,__connect.errors.partition=",
         "never,__connect.errors.exception",
@@ -69,6 +69,13 @@ fn records_of_a_topic_that_is_gone_go_to_the_dead_letter_topic() {
     kafka.create_topic("sick", 3);
     let again = Load::start(&gateway, "again", LOAD);
     again.wait_acked(500, 60);
+    // No stream is stalled between two that were emptied either: each partition has got some.
+    wait("records in all partitions", 60, || {
+        let numbers = printed(&kafka, "sick", "%p\n");
+        (0..3)
+            .all(|number| numbers.lines().any(|line| line == number.to_string()))
+            .then_some(())
+    });
     gateway.wait_figure("streams_stalled", 60, |n| n == 0.0);
     let moved = gateway.metrics().of("dead_lettered_total");
     let ledger = again.ledger.clone();
@@ -107,9 +114,9 @@ fn what_is_too_large_goes_to_the_dead_letter_topic() {
     oracle::check(&kafka, &[&ledger], "--topic sick").expect_clean("small");
 }
 
-/// Headers of a topic's records.
-fn headers(kafka: &Kafka, topic: &str) -> String {
+/// What kcat prints of a topic's records.
+fn printed(kafka: &Kafka, topic: &str, format: &str) -> String {
     let mut kcat = Command::new("kcat");
     kcat.args(["-C", "-e", "-q", "-b", &kafka.bootstrap]);
-    run(kcat.args(["-t", topic, "-f", "%h\n"]))
+    run(kcat.args(["-t", topic, "-f", format]))
 }

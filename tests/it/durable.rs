@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{Gateway, Kafka, pause, uplink};
+use crate::harness::{Gateway, Kafka, pause, python, uplink};
 
 const CONFIG: &str = r#"
 [proxy]
@@ -106,7 +106,7 @@ fn qos_2_is_once_at_both_ends_through_kills() {
         ];
         let status = Command::new("mosquitto_pub").args(retained).status();
         assert!(status.unwrap().success());
-        let mut python = Command::new("python3")
+        let mut python = python()
             .args(["-c", PAHO, &port, version])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -12,6 +12,7 @@ pub mod uplink;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub use disk::Disk;
@@ -43,6 +44,13 @@ pub fn wait<T>(what: &str, seconds: u64, mut condition: impl FnMut() -> Option<T
 pub fn pause(time: Duration) {
     #[expect(clippy::disallowed_methods, reason = "the one place that sleeps")]
     std::thread::sleep(time);
+}
+
+/// Python with the packages of `tests/oracle/requirements.txt`.
+pub fn python() -> Command {
+    static INTERPRETER: OnceLock<String> = OnceLock::new();
+    let made = || run(&mut Command::new(tests_dir("setup"))).trim().to_owned();
+    Command::new(INTERPRETER.get_or_init(made))
 }
 
 /// Runs a command to its end and gives its standard output; fails when the command does.

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::harness::{Gateway, Kafka, run, uplink, wait};
+use crate::harness::{Gateway, Kafka, python, run, uplink, wait};
 
 /// Of each kind of slow stranger, at each listener.
 const STRANGERS: usize = 100;
@@ -148,7 +148,7 @@ impl Bench {
             .map(|name| self.file(name.to_str().unwrap()));
         let ca = ca.unwrap_or_default();
         let port = port.to_string();
-        let mut command = Command::new("python3");
+        let mut command = python();
         command
             .args(["-c", PAHO, &port, version])
             .arg(ca)
@@ -196,6 +196,60 @@ fn foreign_clients_come_in_by_tls_by_certificate_and_by_websocket() {
     assert_eq!(records.values().map(Vec::len).sum::<usize>(), good);
     let failed = b.gateway.metrics().of("handshakes_failed_total");
     assert!(failed >= 2.0, "{failed} failed");
+}
+
+#[test]
+fn a_certificate_says_who_its_client_is() {
+    let kafka = Kafka::shared();
+    kafka.create_topic("certified", 1);
+    let files = tempfile::tempdir().unwrap();
+    authority(files.path(), "ca");
+    for name in ["server", "device"] {
+        certificate(files.path(), name, "ca");
+    }
+    let path = |name: &str| files.path().join(name).display().to_string();
+    std::fs::write(path("acl"), "pattern write devices/%u/up").unwrap();
+    let listener = |named_in: &str| {
+        format!(
+            "[[proxy.listener]]\nlisten = '127.0.0.1:0'\ncert_file = '{}'\nkey_file = '{}'\n\
+             client_ca_file = '{}'\nacl_file = '{}'\ncertificate_user = '{named_in}'\n",
+            path("server.pem"),
+            path("server.key"),
+            path("ca.pem"),
+            path("acl")
+        )
+    };
+    let (common, alternative) = (listener("common_name"), listener("alternative_name"));
+    let config = format!("[proxy]\ndefault_topic = 'certified'\n{common}{alternative}");
+    let gateway = Gateway::start(&kafka.bootstrap, &config);
+    let json = std::fs::read(gateway.data_dir().join("listening")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let port = |at: usize| {
+        let address: SocketAddr = json["listeners"][at].as_str().unwrap().parse().unwrap();
+        address.port().to_string()
+    };
+    // A user name that it says itself counts for nothing.
+    let common =
+        "--cafile ca.pem --cert device.pem --key device.key -V mqttv311 -q 1 -u localhost -m x";
+    for at in [1, 2] {
+        for user in ["device", "localhost", "server"] {
+            let mut command = Command::new("mosquitto_pub");
+            command.current_dir(files.path()).args(common.split(' '));
+            let topic = format!("devices/{user}/up");
+            command.args(["-h", "localhost", "-p", &port(at), "-t", &topic]);
+            run(&mut command);
+        }
+    }
+    gateway.wait_drained(30);
+    assert_eq!(
+        gateway.metrics().of("dropped_total{reason=\"denied\"}"),
+        4.0
+    );
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-C", "-e", "-q", "-b", &kafka.bootstrap]);
+    let text = run(kcat.args(["-t", "certified", "-f", "%k\n"]));
+    let keys: Vec<&str> = text.lines().collect();
+    assert_eq!(keys, ["devices/device/up", "devices/localhost/up"]);
 }
 
 /// A TLS subscriber that ends when it has got one message.

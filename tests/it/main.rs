@@ -26,6 +26,7 @@ mod uplink;
 
 mod tools;
 
+mod access;
 mod at_least_once;
 mod check;
 

@@ -13,6 +13,8 @@ use tidegate::spool::intake::Refusal;
 use tidegate::spool::{Change, Incoming, Intake, Ticket, TopicId, TopicOptions};
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::python;
+
 /// Keeps every record and calls it safe at once.
 #[derive(Debug, Default)]
 pub struct Kept {
@@ -73,7 +75,8 @@ impl Gate {
         let intake: Arc<dyn Intake> = Arc::clone(&kept) as _;
         let metrics = Arc::new(Metrics::default());
         let (addresses, _) =
-            tidegate::proxy::spawn(&config, intake, metrics, stop.clone()).unwrap();
+            tidegate::proxy::spawn(&config, intake, metrics, (stop.clone(), Arc::default()))
+                .unwrap();
         let address = addresses[0];
         Self {
             address,
@@ -96,6 +99,8 @@ pub fn config() -> Proxy {
         default_topic: Some(name("mqtt")),
         on_refused: OnRefused::Ack,
         max_connections: 1_000,
+        max_connections_per_address: 1_000,
+        max_publishes_per_second: None,
         max_packet_bytes: 1 << 20,
         connect_timeout: Duration::from_secs(10),
         max_inflight_messages: 1_000,
@@ -135,8 +140,7 @@ pub fn config() -> Proxy {
     }
 }
 
-async fn run(program: &str, args: Vec<String>) {
-    let mut command = Command::new(program);
+async fn run(mut command: Command, args: Vec<String>) {
     command.args(args);
     let output = tokio::task::spawn_blocking(move || command.output())
         .await
@@ -154,11 +158,8 @@ async fn mosquitto_publishes_at_every_qos_in_every_version() {
             let args = format!(
                 "-p {port} -V {version} -q {qos} -t plant/7/é/temp -m hello -r --repeat 20"
             );
-            run(
-                "mosquitto_pub",
-                args.split(' ').map(str::to_owned).collect(),
-            )
-            .await;
+            let args = args.split(' ').map(str::to_owned).collect();
+            run(Command::new("mosquitto_pub"), args).await;
         }
     }
     let records = gate.kept.records.lock();
@@ -194,11 +195,8 @@ async fn paho_publishes_in_order_with_properties() {
     let gate = Gate::start(config());
     for version in ["4", "5"] {
         let port = gate.address.port().to_string();
-        run(
-            "python3",
-            ["-c", PAHO, &port, version].map(str::to_owned).to_vec(),
-        )
-        .await;
+        let arguments = ["-c", PAHO, &port, version].map(str::to_owned);
+        run(python(), arguments.to_vec()).await;
     }
     let records = gate.kept.records.lock();
     assert_eq!(records.len(), 600);

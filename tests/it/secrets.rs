@@ -16,9 +16,9 @@ use crate::harness::{Gateway, wait};
 
 const PLANTED: &str = "planted0hunter2";
 /// Files whose content is a secret, though their path is none.
-const SECRET_FILES: [&str; 2] = ["token_file", "key_file"];
+const SECRET_FILES: [&str; 3] = ["token_file", "key_file", "password_file"];
 /// Key → what its table must say beside it.
-const AROUND: [(&str, &str); 5] = [
+const AROUND: [(&str, &str); 7] = [
     (
         "kafka.sasl.password",
         "mechanism = \"SCRAM-SHA-256\"\nusername = \"me\"\n",
@@ -29,7 +29,9 @@ const AROUND: [(&str, &str); 5] = [
     ),
     ("kafka.sasl.token_file", "mechanism = \"OAUTHBEARER\"\n"),
     ("kafka.tls.key_file", ""),
+    ("proxy.password_file", ""),
     ("proxy.listener.key_file", "listen = \"127.0.0.1:0\"\n"),
+    ("proxy.listener.password_file", "listen = \"127.0.0.1:0\"\n"),
 ];
 
 /// Paths of keys: table, name, and whether the content of a file is the secret.
@@ -156,11 +158,16 @@ fn check_never_tells_a_secret_whatever_is_wrong_around_it() {
         let key = format!("{table}.{name}").to_uppercase().replace('.', "__");
         let variable = format!("TIDEGATE__{key}");
         let missing = format!("{variable}S");
-        for value in [
-            PLANTED,
-            &format!("{{\"fil\":\"{PLANTED}\"}}"),
-            &format!("{{{PLANTED}"),
-        ] {
+        // Of a file the content is the secret, its path is told.
+        let values = match in_file {
+            true => vec![file.display().to_string()],
+            false => vec![
+                PLANTED.to_owned(),
+                format!("{{\"fil\":\"{PLANTED}\"}}"),
+                format!("{{{PLANTED}"),
+            ],
+        };
+        for value in &values {
             look(head, &[(&variable, value)]);
             look(head, &[(&missing, value)]);
         }

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Gateway, Kafka, Load, oracle};
+use crate::harness::{Gateway, Kafka, Load, oracle, python};
 
 const ROUTES: &str = r#"
 [proxy]
@@ -151,7 +151,7 @@ fn paho_gets_every_qos_what_waited_what_is_retained_and_wills() {
     let mut published = 0;
     for version in ["4", "5"] {
         let port = gateway.mqtt.port().to_string();
-        let mut python = Command::new("python3");
+        let mut python = python();
         let output = python.args(["-c", PAHO, &port, version]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -8,9 +8,18 @@ use std::path::{Path, PathBuf};
 /// `main.rs` and `lib.rs` only join them.
 const LAYERS: &[&[&str]] = &[
     &[
-        "record", "metrics", "log", "backoff", "secret", "clock", "notify", "board",
+        "record",
+        "metrics",
+        "log",
+        "backoff",
+        "secret",
+        "clock",
+        "notify",
+        "board",
+        "mqtt_topic",
     ],
     &["tls"],
+    &["access"],
     &["kafka"],
     &["config"],
     &["spool"],

@@ -25,6 +25,9 @@ _tidegate() {
             tidegate,help)
                 cmd="tidegate__subcmd__help"
                 ;;
+            tidegate,passwd)
+                cmd="tidegate__subcmd__passwd"
+                ;;
             tidegate,run)
                 cmd="tidegate__subcmd__run"
                 ;;
@@ -127,6 +130,9 @@ _tidegate() {
             tidegate__subcmd__help,help)
                 cmd="tidegate__subcmd__help__subcmd__help"
                 ;;
+            tidegate__subcmd__help,passwd)
+                cmd="tidegate__subcmd__help__subcmd__passwd"
+                ;;
             tidegate__subcmd__help,run)
                 cmd="tidegate__subcmd__help__subcmd__run"
                 ;;
@@ -173,7 +179,7 @@ _tidegate() {
 
     case "${cmd}" in
         tidegate)
-            opts="-h -V --help --version run check status buffer verify help"
+            opts="-h -V --help --version run check status buffer verify passwd help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -715,7 +721,7 @@ _tidegate() {
             return 0
             ;;
         tidegate__subcmd__help)
-            opts="run check status buffer verify help"
+            opts="run check status buffer verify passwd help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -910,6 +916,20 @@ _tidegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tidegate__subcmd__help__subcmd__passwd)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tidegate__subcmd__help__subcmd__run)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -941,6 +961,20 @@ _tidegate() {
         tidegate__subcmd__help__subcmd__verify)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__passwd)
+            opts="-h --delete --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -46,11 +46,35 @@ pub(super) const LISTENER: Table = Table {
                   come in.",
         },
         Key {
+            name: "certificate_user",
+            kind: Kind::Choice(&["common_name", "alternative_name"]),
+            default: Default::Absent("the certificate lets in, and does not say who it is"),
+            doc: "Where a client's certificate names its user, for `acl_file`; who has none there \
+                  stays out, and no password is asked for. `alternative_name`: the first DNS name, \
+                  else the first e-mail address, else the first URI. Needs `client_ca_file`.",
+        },
+        Key {
             name: "allow_anonymous",
             kind: Kind::Flag,
             default: Default::Is("false"),
-            doc: "Whether clients without credentials may come in beyond loopback. Not needed with \
-                  `client_ca_file`.",
+            doc: "Whether clients without credentials may come in beyond loopback, or although \
+                  there is a `password_file`. Not needed with `client_ca_file`.",
+        },
+        Key {
+            name: "password_file",
+            kind: Kind::Path,
+            default: Default::Absent("no password is asked for, and user names are not believed"),
+            doc: "File of users and their passwords, made by `tidegate passwd FILE USER` or \
+                  mosquitto_passwd: clients of this listener must say who they are. Read again \
+                  within a second when it has changed; users who are gone, or have another \
+                  password, lose their connections.",
+        },
+        Key {
+            name: "acl_file",
+            kind: Kind::Path,
+            default: Default::Absent("all may publish and read everything"),
+            doc: "File that says who may publish and be sent what, in mosquitto's syntax; what no \
+                  line allows is denied. Read again within a second when it has changed.",
         },
     ],
 };

@@ -14,15 +14,32 @@ pub(super) const PROXY: Table = Table {
             default: Default::Is("\"127.0.0.1:1883\""),
             doc: "Address that devices connect to, without TLS; where there are \
                   `[[proxy.listener]]`, only if it is written. Port 0 takes a free one, which is \
-                  logged and written to `listening` in the data folder. Beyond loopback \
-                  `allow_anonymous` must be said, since there are no passwords yet.",
+                  logged and written to `listening` in the data folder. Beyond loopback it needs \
+                  `password_file`, or `allow_anonymous`.",
         },
         Key {
             name: "allow_anonymous",
             kind: Kind::Flag,
             default: Default::Is("false"),
-            doc: "Whether `listen` beyond loopback takes clients without credentials: everybody \
-                  who reaches the port can then publish. On loopback they are always taken.",
+            doc: "Whether `listen` takes clients without credentials although it is beyond \
+                  loopback, or has a `password_file`: everybody who reaches the port can then \
+                  publish.",
+        },
+        Key {
+            name: "password_file",
+            kind: Kind::Path,
+            default: Default::Absent("no password is asked for, and user names are not believed"),
+            doc: "File of users and their passwords, made by `tidegate passwd FILE USER` or \
+                  mosquitto_passwd: clients of `listen` must say who they are. Read again within \
+                  a second when it has changed; users who are gone, or have another password, lose \
+                  their connections.",
+        },
+        Key {
+            name: "acl_file",
+            kind: Kind::Path,
+            default: Default::Absent("all may publish and read everything"),
+            doc: "File that says who may publish and be sent what, in mosquitto's syntax; what no \
+                  line allows is denied. Read again within a second when it has changed.",
         },
         Key {
             name: "default_topic",
@@ -49,6 +66,27 @@ pub(super) const PROXY: Table = Table {
             doc: "Most connections at once; the next is closed after accept. Too little: devices \
                   stay out. Too much: memory (some KiB each), and more than the process may open \
                   files.",
+        },
+        Key {
+            name: "max_connections_per_address",
+            kind: Kind::Integer {
+                min: 1,
+                max: 1_000_000,
+            },
+            default: Default::Is("1_000"),
+            doc: "Most connections at once of one IP address, loopback apart. Too little: devices \
+                  behind one router stay out. Too much: one machine takes the places of all.",
+        },
+        Key {
+            name: "max_publishes_per_second",
+            kind: Kind::Integer {
+                min: 1,
+                max: 10_000_000,
+            },
+            default: Default::Absent("as fast as the gateway takes them"),
+            doc: "Messages that one client may publish in a second; beyond it its connection is \
+                  not read, and nothing is dropped. Too little: devices fall behind. Too much: one \
+                  of them takes the share of others.",
         },
         Key {
             name: "max_packet_bytes",

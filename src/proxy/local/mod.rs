@@ -33,9 +33,9 @@ use self::retained::Retained;
 use self::tree::{Here, LEVELS_MAX, Options, Subscription, Tree};
 use super::keep::{self, Keep, Queued, WithRecord};
 use super::packet::{Filter, Publish, RetainHandling, Subscribe, reason};
-use super::topic;
 use crate::config::checked;
 use crate::metrics::{Counter, Gauge, Metrics};
+use crate::mqtt_topic as topic;
 use crate::spool::Intake;
 
 /// Subscribers, and what is retained for them.

@@ -22,6 +22,7 @@ use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use super::message::Message;
+use crate::access::acl::{Action, Rights};
 use crate::metrics::{Counter, Metrics};
 use crate::proxy::acks::Acks;
 use crate::proxy::keep::{Keep, Queued, WithRecord};
@@ -114,8 +115,18 @@ pub struct Door {
     pub receive_maximum: usize,
     /// Largest packet the client takes, in bytes.
     pub packet_bytes_max: usize,
+    /// What the client may be sent; `None`: everything.
+    pub rights: Option<Rights>,
     /// Wakes it.
     pub acks: Arc<Acks>,
+}
+
+impl Door {
+    /// Whether the client may be sent messages of this topic.
+    fn allows(&mut self, topic: &[u8]) -> bool {
+        let rights = self.rights.as_mut();
+        rights.is_none_or(|rights| rights.allow(Action::Read, topic))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -269,6 +280,11 @@ impl Outbox {
     ) -> bool {
         let mut state = self.state.lock();
         if state.ended || (grant.qos == 0 && state.door.is_none()) {
+            return false;
+        }
+        let door = state.door.as_mut();
+        if door.is_some_and(|door| !door.allows(&message.topic)) {
+            self.dropped(Counter::UndeliveredDenied);
             return false;
         }
         let bytes = size(message, &grant);

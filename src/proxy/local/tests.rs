@@ -96,6 +96,7 @@ fn door(to: &Arc<Outbox>, number: u64, receive_maximum: usize) -> queue::Door {
         number,
         version: Version::V3,
         receive_maximum,
+        rights: None,
         packet_bytes_max: 200,
         acks: Arc::new(Acks::new(Arc::new(Bounds::new(1_000)), session)),
     }

@@ -1,11 +1,13 @@
 //! CONNECT, read by the library; with the checks of the specification that it leaves out.
 
+use std::fmt;
+
 use mqtt_protocol_core::mqtt::packet::{Property, v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::result_code::MqttError;
 
 use super::control::{bad, ends, qos, strings};
 use super::{Bad, Properties, Version, reason};
-use crate::proxy::topic;
+use crate::mqtt_topic as topic;
 
 /// A client's first packet.
 #[derive(Clone, Debug)]
@@ -30,6 +32,20 @@ pub struct Connect {
     pub packet_bytes_max: Option<u32>,
     /// Whether it wants enhanced authentication, which is refused.
     pub authenticates: bool,
+    /// Who it says that it is.
+    pub user_name: Option<String>,
+    /// By what it would prove it; without a user name it says nothing.
+    pub password: Option<Password>,
+}
+
+/// A password; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub Vec<u8>);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(not shown)")
+    }
 }
 
 /// A client's last will.
@@ -149,6 +165,8 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Bad> {
         receive_maximum: u16::MAX,
         packet_bytes_max: None,
         authenticates: false,
+        user_name: packet.user_name().map(str::to_owned),
+        password: packet.password().map(|it| Password(it.to_vec())),
     })
 }
 
@@ -190,6 +208,8 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Bad> {
         receive_maximum: u16::MAX,
         packet_bytes_max: None,
         authenticates: false,
+        user_name: packet.user_name().map(str::to_owned),
+        password: packet.password().map(|it| Password(it.to_vec())),
     };
     let mut data = false;
     for property in packet.props() {

@@ -6,7 +6,7 @@ use mqtt_protocol_core::mqtt::result_code::MqttError;
 
 use super::connect::UNSUPPORTED;
 use super::{Ack, Bad, Packet, Version, reason};
-use crate::proxy::topic;
+use crate::mqtt_topic as topic;
 
 /// The library's error as a reason code.
 pub(super) fn bad(error: MqttError) -> Bad {

@@ -105,6 +105,7 @@ pub fn connack_refused(out: &mut Vec<u8>, version: Version, reason: u8) {
         reason::UNSUPPORTED_VERSION => 1,
         reason::CLIENT_ID => 2,
         reason::QUOTA | reason::SHUTTING_DOWN => 3,
+        reason::BAD_CREDENTIALS => 4,
         reason::NOT_AUTHORISED => 5,
         _ => return,
     };

@@ -18,7 +18,7 @@ mod publish;
 #[cfg(test)]
 mod tests;
 
-pub use connect::{Connect, Will, connect};
+pub use connect::{Connect, Password, Will, connect};
 pub use control::{Filter, RetainHandling, Subscribe};
 pub use encode::{
     Accepted, ack, connack, connack_refused, disconnect, pingresp, put_varint, suback, unsuback,
@@ -39,6 +39,7 @@ pub mod reason {
     pub const IMPLEMENTATION: u8 = 0x83;
     pub const UNSUPPORTED_VERSION: u8 = 0x84;
     pub const CLIENT_ID: u8 = 0x85;
+    pub const BAD_CREDENTIALS: u8 = 0x86;
     pub const NOT_AUTHORISED: u8 = 0x87;
     pub const SHUTTING_DOWN: u8 = 0x8b;
     pub const AUTH_METHOD: u8 = 0x8c;

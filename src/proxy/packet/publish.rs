@@ -6,7 +6,7 @@ use mqtt_protocol_core::mqtt::packet::{Property, v5_0};
 
 use super::control::bad;
 use super::{Bad, Frame, Version};
-use crate::proxy::topic;
+use crate::mqtt_topic as topic;
 
 /// A message as it stands in the buffer. Topic and properties are as sent: an empty topic means an
 /// alias.
@@ -14,7 +14,7 @@ use crate::proxy::topic;
 pub struct Publish<'a> {
     /// The packet's first byte: DUP 8, QoS 6, RETAIN 1.
     pub flags: u8,
-    /// Not checked, see [`crate::proxy::topic`].
+    /// Not checked, see [`crate::mqtt_topic`].
     pub topic: &'a [u8],
     /// Packet id; 0 for QoS 0.
     pub id: u16,

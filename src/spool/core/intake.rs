@@ -60,7 +60,6 @@ impl Intake for Spool {
     }
 
     fn refused(&self, why: Refusal, mqtt_topic: &str, messages: u64) {
-        self.shared.metrics.add(Counter::Refused, messages);
         let mut state = self.shared.state.lock();
         let short = state.refused.len() >= REFUSED_TOPICS_MAX;
         let name = if short { "(others)" } else { mqtt_topic };

@@ -154,6 +154,7 @@ fn collect(state: &mut State) -> MetaBatch {
         let partition = match why {
             Refusal::NoRoute => -1,
             Refusal::TooLarge => -2,
+            Refusal::Denied => -3,
         };
         let end = messages;
         let reason = Reason::Refused;

@@ -318,10 +318,11 @@ fn tail(log: &Path) -> String {
 /// the gateway is dead (a client that tries a port of that range again and again may even meet
 /// itself). Reserved in the folder that `tests/kafka/cluster` uses too.
 #[derive(Debug)]
-struct Port(u16);
+pub struct Port(u16);
 
 impl Port {
-    fn take(owner: &Path) -> Self {
+    /// One that nobody has; `owner` is a folder that is there for as long as it is used.
+    pub fn take(owner: &Path) -> Self {
         let folder = std::env::temp_dir().join("tidegate-ports");
         fs::create_dir_all(&folder).unwrap();
         for step in 0..20_000 {
@@ -343,7 +344,13 @@ impl Port {
         panic!("no free port");
     }
 
-    fn give_back(&self) {
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        self.0
+    }
+
+    /// Others may take it.
+    pub fn give_back(&self) {
         let folder = std::env::temp_dir().join("tidegate-ports");
         drop(fs::remove_file(folder.join(self.0.to_string())));
     }

@@ -23,7 +23,7 @@ impl Outbox {
         }
         let mut state = self.state.lock();
         self.work.store(false, Ordering::Relaxed);
-        let Some(door) = state.door.take() else {
+        let Some(mut door) = state.door.take() else {
             return false;
         };
         let our = door.number == connection;
@@ -32,7 +32,7 @@ impl Outbox {
         if our {
             let now = Instant::now();
             let end = out.len() + bytes_max;
-            while self.take_one(&mut state, &door, out, now) {
+            while self.take_one(&mut state, &mut door, out, now) {
                 if out.len() >= end {
                     more = true;
                     break;
@@ -57,7 +57,13 @@ impl Outbox {
     }
 
     /// Sends, or drops, one message. `false`: there is none that may go.
-    fn take_one(&self, state: &mut State, door: &Door, out: &mut Vec<u8>, now: Instant) -> bool {
+    fn take_one(
+        &self,
+        state: &mut State,
+        door: &mut Door,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> bool {
         if let Some(id) = state.releases.pop_front() {
             packet::ack(out, door.version, Ack::Pubrel, id, reason::SUCCESS);
             return true;
@@ -94,7 +100,7 @@ impl Outbox {
     fn send(
         &self,
         state: &mut State,
-        door: &Door,
+        door: &mut Door,
         out: &mut Vec<u8>,
         (waiting, now): (Waiting, Instant),
     ) {
@@ -111,39 +117,53 @@ impl Outbox {
             id,
             again: waiting.again,
         };
-        if waiting.message.is_expired(now) {
-            self.done((qos > 0).then_some(waiting.number));
-            self.free(state, bytes);
-            self.dropped(Counter::UndeliveredExpired);
+        let undelivered = if waiting.message.is_expired(now) {
+            Some(Counter::UndeliveredExpired)
+        } else if !door.allows(&waiting.message.topic) {
+            Some(Counter::UndeliveredDenied)
         } else if !publish(out, door.version, &copy, (door.packet_bytes_max, now)) {
+            Some(Counter::UndeliveredTooLarge)
+        } else {
+            None
+        };
+        if let Some(why) = undelivered {
             self.done((qos > 0).then_some(waiting.number));
             self.free(state, bytes);
-            self.dropped(Counter::UndeliveredTooLarge);
-        } else {
-            self.dropped(Counter::Delivered);
-            if qos == 0 {
-                state.writing += bytes;
-                return;
-            }
-            state.last_id = id;
-            let flight = Flight {
-                number: waiting.number,
-                qos,
-                bytes,
-                stage: Stage::Sent(waiting.message, waiting.grant),
-            };
-            state.flights.insert(id, flight);
+            self.dropped(why);
+            return;
         }
+        self.dropped(Counter::Delivered);
+        if qos == 0 {
+            state.writing += bytes;
+            return;
+        }
+        state.last_id = id;
+        let flight = Flight {
+            number: waiting.number,
+            qos,
+            bytes,
+            stage: Stage::Sent(waiting.message, waiting.grant),
+        };
+        state.flights.insert(id, flight);
     }
 
     /// Sends again what the last connection had sent.
-    fn repeat(&self, state: &mut State, door: &Door, out: &mut Vec<u8>, (id, now): (u16, Instant)) {
-        let fits = match state.flights.get(&id).map(|flight| &flight.stage) {
+    fn repeat(
+        &self,
+        state: &mut State,
+        door: &mut Door,
+        out: &mut Vec<u8>,
+        (id, now): (u16, Instant),
+    ) {
+        let undelivered = match state.flights.get(&id).map(|flight| &flight.stage) {
             // Its PUBREL follows when it is synced.
             None | Some(Stage::Releasing) => return,
             Some(Stage::Released) => {
                 packet::ack(out, door.version, Ack::Pubrel, id, reason::SUCCESS);
-                true
+                None
+            }
+            Some(Stage::Sent(message, _)) if !door.allows(&message.topic) => {
+                Some(Counter::UndeliveredDenied)
             }
             Some(Stage::Sent(message, grant)) => {
                 let copy = Delivery {
@@ -152,12 +172,13 @@ impl Outbox {
                     id,
                     again: true,
                 };
-                publish(out, door.version, &copy, (door.packet_bytes_max, now))
+                let fits = publish(out, door.version, &copy, (door.packet_bytes_max, now));
+                (!fits).then_some(Counter::UndeliveredTooLarge)
             }
         };
-        if !fits {
+        if let Some(why) = undelivered {
             self.forget(state, id);
-            self.dropped(Counter::UndeliveredTooLarge);
+            self.dropped(why);
         }
     }
 
