@@ -7,6 +7,7 @@ pub mod disk;
 pub mod frames;
 pub mod kafka_answers;
 pub mod packets;
+pub mod rules;
 pub mod seeds;
 
 use std::alloc::System;

@@ -67,6 +67,17 @@ impl<R: Rules> Watched<R> {
         })
     }
 
+    /// Rules that stand in no file.
+    #[cfg(feature = "fuzzing")]
+    pub fn still(rules: R) -> Self {
+        Self {
+            path: PathBuf::new(),
+            current: RwLock::new(Arc::new(rules)),
+            generation: AtomicU64::new(0),
+            stamp: Mutex::default(),
+        }
+    }
+
     /// The rules in force.
     #[must_use]
     pub fn current(&self) -> Arc<R> {

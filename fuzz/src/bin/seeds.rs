@@ -16,6 +16,7 @@ fn main() -> io::Result<()> {
         ("frames", seeds::frames()),
         ("kafka_answers", seeds::kafka_answers()),
         ("config", seeds::config()),
+        ("rules", seeds::rules()),
     ] {
         let folder = Path::new(&folder).join(target);
         std::fs::create_dir_all(&folder)?;

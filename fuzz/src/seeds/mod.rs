@@ -41,6 +41,48 @@ pub fn config() -> Vec<Input> {
     .into()
 }
 
+/// Password files, and ACL files with clients that are in them and that are not.
+pub fn rules() -> Vec<Input> {
+    const HASHES: [&str; 4] = [
+        "$argon2id$v=19$m=1024,t=2,p=1$MDEyMzQ1Njc4OWFi$/eWNtmzBbXWp0TecT0OdikCo41tnzUcl1ciBTeV3mM\
+         g",
+        "$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a",
+        "$7$101$MDEyMzQ1Njc4OWFi$EO/lLlkeUgIiBaS8G8UK0ZMP1u508TA7Tl+AdJ1cEsmlbGyEPAERErpfq84j1kepIS\
+         s0UzmcdL4ucgZ2uodxfQ==",
+        "$6$MDEyMzQ1Njc4OWFi$EO/lLlkeUg==",
+    ];
+    let acl = "topic read site/#\ntopic deny site/secret\n\nuser pump\ntopic write pumps/1/#\n\
+               topic readwrite both ways\npattern write devices/%c/up\n\
+               pattern read users/%u/+\n";
+    let mut inputs = Vec::new();
+    for (i, hash) in HASHES.iter().enumerate() {
+        inputs.push((
+            format!("hash-{i}"),
+            format!("pump\0\0\0# ours\npump:{hash}\na b:{hash}\n"),
+        ));
+    }
+    for (i, (user, client_id, topic)) in [
+        ("", "c", "site/a"),
+        ("", "c", "site/secret"),
+        ("pump", "c", "pumps/1/x/y"),
+        ("pump", "c", "devices/c/up"),
+        ("pump", "#", "devices/#/up"),
+        ("pump", "+", "users/pump/a"),
+        ("valve", "c", "both ways"),
+        ("valve", "c", "$SYS/broker"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        inputs.push((
+            format!("acl-{i}"),
+            format!("{user}\0{client_id}\0{topic}\0{acl}"),
+        ));
+    }
+    let bytes = |(name, text): (String, String)| (name, text.into_bytes());
+    inputs.into_iter().map(bytes).collect()
+}
+
 fn every_key() -> String {
     let mut text = String::new();
     for table in TABLES {
