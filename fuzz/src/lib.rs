@@ -9,6 +9,7 @@ pub mod kafka_answers;
 pub mod packets;
 pub mod rules;
 pub mod seeds;
+pub mod topics;
 
 use std::alloc::System;
 use std::sync::Once;

@@ -8,14 +8,18 @@ kafka_version=4.3.1
 log4j_version=2.25.1
 cache=${TIDEGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidegate}
 jars=$cache/kafka-$kafka_version
-class_path="$here:$jars/*"
+class_path="$jars/*"
+# Classes as a broker has loaded and checked them (class data sharing): half the work of each start.
+archive=$jars.jsa
 
 # The serial collector and the first compiler start fast and stay small; a test broker needs no more.
 jvm() { # jvm HEAP CLASS ARGUMENTS…
-  local heap=$1
+  local heap=$1 shared=()
   shift
-  exec java -Xms"$heap" -Xmx"$heap" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto \
-    -cp "$class_path" "$@"
+  [ ! -e "$archive" ] || shared=(-XX:SharedArchiveFile="$archive")
+  exec java -Xms"$heap" -Xmx"$heap" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+    -Xshare:auto -Xlog:disable "${shared[@]}" \
+    -Dlog4j2.configurationFile="$here/log4j2.properties" -cp "$class_path" "$@"
 }
 
 fail() {

@@ -7,12 +7,12 @@
 #   SIX                TLS, on [::1]
 #   EXPIRED, OTHER     TLS with a certificate that is out of date, or bears another name
 #   SASL, SASL_SSL     PLAIN, both SCRAM, OAUTHBEARER with unsecured tokens; without and with TLS
-#   BRIEF              as SASL_SSL, sessions end after 5 s
+#   BRIEF              as SASL_SSL, sessions end after 10 s
 #   OIDC               TLS, OAUTHBEARER with tokens of tests/kafka/idp
 #
 # Users: alice (PLAIN), carol (SCRAM); the password is the name and -secret.
 secure_listeners=(SSL MTLS SIX EXPIRED OTHER SASL SASL_SSL BRIEF OIDC)
-brief_ms=5000
+brief_ms=10000
 
 # The provider's URLs must be allowed by hand.
 secure_jvm=(-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls="file://$dir/tls/jwks.json")

@@ -17,6 +17,7 @@ fn main() -> io::Result<()> {
         ("kafka_answers", seeds::kafka_answers()),
         ("config", seeds::config()),
         ("rules", seeds::rules()),
+        ("topics", seeds::topics()),
     ] {
         let folder = Path::new(&folder).join(target);
         std::fs::create_dir_all(&folder)?;

@@ -83,6 +83,29 @@ pub fn rules() -> Vec<Input> {
     inputs.into_iter().map(bytes).collect()
 }
 
+/// Filters around a topic.
+pub fn topics() -> Vec<Input> {
+    let filters = "#\n+\n+/+\n/+\n+/#\na/#\na/+/c\na/b/c\na/b/c/#\n$SYS/#\n$SYS/+\n\u{e9}/+\n//#\n\
+                   $share/g/a/#\na#\n#/a\n/\n+/b/#\na/+";
+    let topics = [
+        "a",
+        "a/b",
+        "a/b/c",
+        "/",
+        "//",
+        "$SYS/x",
+        "\u{e9}/\u{6e29}",
+        "/a",
+        "a/",
+        "$",
+    ];
+    let named = topics.iter().zip('a'..).map(|(topic, letter)| {
+        let text = format!("{topic}\n{filters}");
+        (format!("topic-{letter}"), text.into_bytes())
+    });
+    named.collect()
+}
+
 fn every_key() -> String {
     let mut text = String::new();
     for table in TABLES {

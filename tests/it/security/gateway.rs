@@ -28,14 +28,14 @@ fn a_gateway_sends_over_tls_and_sasl_while_its_sessions_end() {
     let load = Load::start(
         &gateway,
         "secured",
-        "--clients 20 --topics 100 --seconds 20 --rate 2000 --json --drain 60",
+        "--clients 20 --topics 100 --seconds 25 --rate 2000 --json --drain 60",
     );
     let ledger = load.ledger.clone();
     let done = load.finish();
     gateway.wait_drained(60);
     let figures = gateway.metrics();
     eprintln!(
-        "{:.1} s over SASL_SSL, sessions of 5 s: PUBACK p50 {} ms, p99 {} ms, slowest {} ms; {}",
+        "{:.1} s over SASL_SSL, sessions of 10 s: PUBACK p50 {} ms, p99 {} ms, slowest {} ms; {}",
         done.seconds,
         done.p50_ms,
         done.p99_ms,
