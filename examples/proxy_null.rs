@@ -125,8 +125,8 @@ async fn main() {
         Arc::clone(&metrics),
         (stop.clone(), Arc::default()),
     );
-    let (addresses, ended) = proxy.unwrap();
-    println!("{addresses:?}");
+    let proxy = proxy.unwrap();
+    println!("{:?}", proxy.addresses);
     let mut last = (0, cpu_us());
     let mut every = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -143,5 +143,5 @@ async fn main() {
         last = now;
     }
     stop.cancel();
-    ended.await.unwrap();
+    proxy.task.await.unwrap();
 }

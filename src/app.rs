@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Listening};
 use crate::clock::Clock;
+use crate::config::ListenAddress;
 use crate::config::checked::{ClockTrust, Config, Gateway};
 use crate::metrics::{Gauge, Metrics};
 use crate::notify::Notifier;
@@ -210,10 +211,12 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         let stop = CancellationToken::new();
         let intake = Arc::new(spool.clone());
         let told = (stop.clone(), reload.clone());
-        let (addresses, task) = proxy::spawn(config, intake, metrics.clone(), told)?;
-        listening.mqtt = addresses.first().copied();
-        listening.listeners = addresses;
-        proxy = Some((stop, task));
+        let running = proxy::spawn(config, intake, metrics.clone(), told)?;
+        let all = running.addresses;
+        listening.mqtt = all.iter().find_map(ListenAddress::tcp);
+        listening.listeners = all.iter().map(ListenAddress::to_string).collect();
+        state.set_clients(running.clients);
+        proxy = Some((stop, running.task));
     }
     state.set_accepting(true);
     if let Err(error) = api::write_listening(data_dir, &listening) {

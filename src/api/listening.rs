@@ -14,11 +14,11 @@ pub const LISTENING: &str = "listening";
 /// `{"mqtt": "127.0.0.1:1883", "listeners": ["127.0.0.1:1883"], "api": "127.0.0.1:8083"}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
-    /// The first of `[proxy]`.
+    /// The first of `[proxy]` with a port.
     pub mqtt: Option<SocketAddr>,
     /// All of them: `proxy.listen`, then each `[[proxy.listener]]`.
     #[serde(default)]
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<String>,
     /// Of `[api]`.
     pub api: Option<SocketAddr>,
 }

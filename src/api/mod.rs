@@ -12,6 +12,8 @@
 //! | `GET /tidegate/check` | reads every frame, in pages |
 //! | `GET /tidegate/ledger` | the loss ledger, in pages; `?topic=`: of one topic |
 //! | `GET /tidegate/quarantine`, `…/quarantine/ID` | what Kafka rejected, in pages; one record |
+//! | `GET /tidegate/clients` | MQTT clients, in pages: [`crate::proxy::clients::ClientInfo`] |
+//! | `POST /tidegate/clients/kick` | sends one away: [`Kick`] |
 //! | `POST /tidegate/drop` | [`Drop`]s records that wait |
 //! | `POST /tidegate/quarantine/drop`, `…/retry` | takes [`Ids`] out of quarantine |
 //!
@@ -23,6 +25,7 @@
 
 mod buffer;
 mod by_hand;
+mod clients;
 mod health;
 mod listening;
 mod local;
@@ -46,9 +49,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::checked;
 use crate::metrics::{self, Metrics};
+use crate::proxy::clients::Clients;
 use crate::spool::core::Spool;
 
 pub use by_hand::{Done, Drop, Ids};
+pub use clients::{Kick, Kicked};
 pub use listening::{LISTENING, Listening, write_listening};
 pub use status::Status;
 
@@ -62,6 +67,7 @@ pub struct ApiState {
     refresh: Box<dyn Fn() + Send + Sync>,
     /// Answers tools.
     spool: OnceLock<Spool>,
+    clients: OnceLock<Clients>,
     started: Instant,
     accepting: AtomicBool,
     spool_open: AtomicBool,
@@ -75,6 +81,7 @@ impl ApiState {
             metrics,
             refresh: Box::new(refresh),
             spool: OnceLock::new(),
+            clients: OnceLock::new(),
             started: Instant::now(),
             accepting: AtomicBool::new(false),
             spool_open: AtomicBool::new(false),
@@ -84,6 +91,11 @@ impl ApiState {
     /// Who answers tools; the first word holds.
     pub fn set_spool(&self, spool: Spool) {
         drop(self.spool.set(spool));
+    }
+
+    /// Who knows the clients; the first word holds.
+    pub fn set_clients(&self, clients: Clients) {
+        drop(self.clients.set(clients));
     }
 
     /// Whether devices are accepted. Without `[proxy]` there is nothing to wait for: say `true`.
@@ -121,6 +133,8 @@ fn router(state: Arc<ApiState>) -> Router {
         .route("/tidegate/ledger", get(buffer::ledger))
         .route("/tidegate/quarantine", get(buffer::quarantine))
         .route("/tidegate/quarantine/{id}", get(buffer::quarantined))
+        .route("/tidegate/clients", get(clients::list))
+        .route("/tidegate/clients/kick", post(clients::kick))
         .route("/tidegate/drop", post(by_hand::drop_range))
         .route("/tidegate/quarantine/drop", post(by_hand::quarantine_drop))
         .route(

@@ -10,8 +10,10 @@
 mod buffer;
 mod check;
 mod client;
+mod clients;
 mod edit;
 mod human;
+mod import;
 mod out;
 #[cfg(test)]
 mod pages;
@@ -50,8 +52,12 @@ enum Command {
     Status(status::Asked),
     /// Look at what waits for Kafka, and take out of it, on a running or a stopped gateway.
     Buffer(buffer::Buffer),
+    /// List the MQTT clients of a running gateway, or send one away.
+    Clients(clients::Asked),
     /// Read a topic back from Kafka and tell what is missing, twice or out of order.
     Verify(verify::Verify),
+    /// Turn another broker's configuration into a tidegate.toml.
+    Import(import::Import),
     /// Write a user's password into a password file.
     Passwd(passwd::Passwd),
 }
@@ -96,7 +102,9 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             Command::Check(file) => check::check(&file),
             Command::Status(asked) => status::status(&asked),
             Command::Buffer(asked) => buffer::buffer(&asked),
+            Command::Clients(asked) => clients::clients(&asked),
             Command::Verify(asked) => verify::verify(&asked),
+            Command::Import(asked) => import::import(&asked),
             Command::Passwd(asked) => passwd::passwd(&asked),
         },
         Err(help) => {

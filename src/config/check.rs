@@ -17,7 +17,7 @@ use super::checked::{
 use super::keys::{self, Default as KeyDefault, TABLES};
 use super::problem::Problem;
 use super::raw::{Raw, Value};
-use super::{security, tree, value};
+use super::{ListenAddress, security, tree, value};
 use crate::kafka::Compression;
 use crate::secret::Source;
 use crate::tls::identity::NamedIn;
@@ -139,6 +139,13 @@ impl Reader<'_> {
         match self.value(path) {
             Some(Value::Address(address)) => address,
             _ => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+        }
+    }
+
+    fn listen_address(&mut self, path: &str) -> ListenAddress {
+        match self.value(path) {
+            Some(Value::ListenAddress(address)) => address,
+            _ => ListenAddress::Tcp(self.address(path)),
         }
     }
 
@@ -300,7 +307,7 @@ fn listeners(r: &mut Reader<'_>) -> Vec<Listener> {
         let at = |key: &str| format!("proxy.listener[{i}].{key}");
         Listener {
             key: at("listen"),
-            address: r.address(&at("listen")),
+            address: r.listen_address(&at("listen")),
             allow_anonymous: r.flag(&at("allow_anonymous")),
             passwords: security::rules(r, &format!("proxy.listener[{i}]")),
             acl: security::rules(r, &format!("proxy.listener[{i}]")),
@@ -310,6 +317,7 @@ fn listeners(r: &mut Reader<'_>) -> Vec<Listener> {
                 _ => None,
             },
             websocket: r.text(&at("transport")) == "websocket",
+            proxy_protocol: r.flag(&at("proxy_protocol")),
             tls: security::server(r, &format!("proxy.listener[{i}]")).map(Arc::new),
         }
     });

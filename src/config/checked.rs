@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ListenAddress;
 use crate::access::Watched;
 use crate::access::acl::Acl;
 use crate::access::password::Passwords;
@@ -164,8 +165,8 @@ pub struct Proxy {
 pub struct Listener {
     /// The key that its address was typed under.
     pub key: String,
-    /// Port 0 takes a free one.
-    pub address: SocketAddr,
+    /// Where it is.
+    pub address: ListenAddress,
     /// Whether clients without credentials may come in beyond loopback, or in spite of passwords.
     pub allow_anonymous: bool,
     /// Users and their passwords; `None`: nobody is asked.
@@ -176,6 +177,8 @@ pub struct Listener {
     pub certificate_user: Option<NamedIn>,
     /// Whether MQTT goes inside WebSocket.
     pub websocket: bool,
+    /// Whether a load balancer says first for whom it speaks.
+    pub proxy_protocol: bool,
     /// Its certificate; `None`: not encrypted.
     pub tls: Option<Arc<Server>>,
 }
@@ -186,12 +189,13 @@ impl Listener {
     pub fn plain(address: SocketAddr) -> Self {
         Self {
             key: "proxy.listen".to_owned(),
-            address,
+            address: ListenAddress::Tcp(address),
             allow_anonymous: true,
             passwords: None,
             acl: None,
             certificate_user: None,
             websocket: false,
+            proxy_protocol: false,
             tls: None,
         }
     }

@@ -1,9 +1,9 @@
 //! What keys mean together: combinations that cannot work are refused, doubtful ones are warned of.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::checked::{Config, Delivery, Proxy, Route, Spool, SpoolMode};
+use super::ListenAddress;
+use super::checked::{Api, Config, Delivery, Proxy, Route, Spool, SpoolMode};
 use super::problem::Problem;
 use super::raw::Raw;
 use super::units;
@@ -180,7 +180,7 @@ fn spool(spool: &Spool, found: &mut Found<'_>) {
 fn proxy_listens(proxy: &Proxy, found: &mut Found<'_>) {
     for listener in &proxy.listeners {
         let asks = listener.tls.as_ref().is_some_and(|tls| tls.asks_clients());
-        let outside = !listener.address.ip().is_loopback();
+        let outside = !listener.address.is_local() || listener.proxy_protocol;
         if outside && listener.passwords.is_some() && listener.tls.is_none() {
             found.warnings.push(format!(
                 "{}: without TLS the network sees the passwords",
@@ -292,20 +292,30 @@ fn disagree(found: &mut Found<'_>, i: usize, j: usize, (key, topic): (&str, &str
 
 fn listeners_differ(config: &Config, found: &mut Found<'_>) {
     let proxies = config.proxy.iter().flat_map(|proxy| &proxy.listeners);
-    let mut all: Vec<(&str, SocketAddr)> = proxies.map(|it| (&*it.key, it.address)).collect();
-    all.extend(config.api.iter().map(|api| ("api.listen", api.listen)));
-    let overlap = |a: SocketAddr, b: SocketAddr| {
+    let mut all: Vec<(&str, ListenAddress)> =
+        proxies.map(|it| (&*it.key, it.address.clone())).collect();
+    let api = |api: &Api| ("api.listen", ListenAddress::Tcp(api.listen));
+    all.extend(config.api.iter().map(api));
+    let overlap = |a: &ListenAddress, b: &ListenAddress| {
+        let (Some(a), Some(b)) = (a.tcp(), b.tcp()) else {
+            return a == b;
+        };
         let any = a.ip().is_unspecified() || b.ip().is_unspecified();
         a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || any)
     };
     for (i, (key, address)) in all.iter().enumerate() {
         let before = all.iter().take(i);
-        for (other, _) in before.filter(|(_, other)| overlap(*address, *other)) {
-            let right = match *key {
-                "api.listen" => "write another port: 8083 is usual",
-                _ => "write another port",
+        for (other, _) in before.filter(|(_, other)| overlap(address, other)) {
+            let (what, right) = match (*key, address.tcp()) {
+                ("api.listen", _) => ("port", "write another port: 8083 is usual"),
+                (_, Some(_)) => ("port", "write another port"),
+                (_, None) => ("socket", "write another path"),
             };
-            found.refuse(key, format!("found {address}, the port of {other}"), right);
+            found.refuse(
+                key,
+                format!("found {address}, the {what} of {other}"),
+                right,
+            );
         }
     }
 }

@@ -90,6 +90,7 @@ fn what(kind: Kind) -> String {
         Kind::Path => "path".to_owned(),
         Kind::LogFilter => "log filter".to_owned(),
         Kind::Address => "IP address and port".to_owned(),
+        Kind::ListenAddress => "IP address and port, or `unix:` and a path".to_owned(),
         Kind::Servers => "list of `host:port`".to_owned(),
         Kind::Flag => "`true` or `false`".to_owned(),
         Kind::Integer { min, max } => format!("number, {}", range(min, max, units::show_integer)),

@@ -12,6 +12,7 @@ mod combine;
 pub mod document;
 mod environment;
 pub mod keys;
+mod listen_address;
 mod problem;
 mod raw;
 mod security;
@@ -28,6 +29,7 @@ use std::path::Path;
 
 use crate::board::Board;
 pub use checked::Config;
+pub use listen_address::ListenAddress;
 pub use problem::{Place, Problem, Problems};
 
 /// Where the file is when nobody says otherwise.

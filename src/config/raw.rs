@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::keys::{self, Key, Shape, Table};
 use super::problem::{Place, Problem};
 use super::tree::{self, Item, Node};
-use super::{suggest, value};
+use super::{ListenAddress, suggest, value};
 use crate::board::Board;
 use crate::secret::Source;
 
@@ -18,6 +18,7 @@ pub(super) enum Value {
     Text(String),
     Path(PathBuf),
     Address(SocketAddr),
+    ListenAddress(ListenAddress),
     Flag(bool),
     Integer(i64),
     List(Vec<String>),

@@ -48,6 +48,10 @@ fn expected_text(kind: Kind) -> &'static str {
         Kind::Address => {
             "write an IP address and a port in quotes: \"127.0.0.1:1883\", \"[::1]:1883\""
         }
+        Kind::ListenAddress => {
+            "write an IP address and a port in quotes, \"0.0.0.0:1883\", or a Unix socket's path, \
+             \"unix:/run/tidegate/mqtt.sock\", of at most 107 bytes"
+        }
         Kind::Id => "write 1 to 128 of A-Z a-z 0-9 . _ - in quotes",
         Kind::Topic => {
             "write a Kafka topic name in quotes: 1 to 249 of A-Z a-z 0-9 . _ -, not . or .."
@@ -68,6 +72,10 @@ fn read_text(kind: Kind, node: &Node, text: &str) -> Result<Value, Wrong> {
     match kind {
         Kind::Address => match text.parse::<SocketAddr>() {
             Ok(address) => Ok(Value::Address(address)),
+            Err(_) => refused(),
+        },
+        Kind::ListenAddress => match text.parse() {
+            Ok(address) => Ok(Value::ListenAddress(address)),
             Err(_) => refused(),
         },
         Kind::Path if !text.is_empty() => Ok(Value::Path(text.into())),

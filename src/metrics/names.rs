@@ -44,7 +44,7 @@ const fn reason<T: Copy>(
 
 const DROPPED: &str = "Messages that will not reach Kafka, by reason: `expired` (ttl_ms), `full` \
     (on_full), `by_hand` (`tidegate buffer drop`), `qos0` (QoS 0 at a bound), `refused` (no \
-    route), `denied` (by acl_file). All but `qos0` are in the loss ledger.";
+    route), `denied` (by acl_file, or below $SYS). All but `qos0` are in the loss ledger.";
 const LOST: &str = "Records lost against the promise, by reason: `damaged` (on disk), `kafka` \
     (Kafka had confirmed or held them). Each range is in the loss ledger.";
 

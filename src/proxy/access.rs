@@ -6,7 +6,7 @@
 //! wrong [`FAILURES_MAX`] times in a row waits a minute before a password is looked at again, per
 //! user name and address: nobody can lock a device out from elsewhere.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::packet::{Bad, Connect, reason};
+use super::socket::Peer;
 use crate::access::Watched;
 use crate::access::acl::{Acl, Rights};
 use crate::access::password::{Hash, Passwords};
@@ -44,8 +45,8 @@ pub struct Access {
 /// Who stands at the door.
 #[derive(Clone, Debug)]
 pub struct Visitor {
-    /// Address of the client.
-    pub peer: SocketAddr,
+    /// The client.
+    pub peer: Peer,
     /// Until when it must have said CONNECT.
     pub deadline: Instant,
     /// The user that its certificate names, where that is what counts.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::acks::{Acks, Open, Slot};
 use super::keep::WithRecord;
+use super::local::{is_bridge_state, is_system};
 use super::pace::Pace;
 use super::packet::{self, Ack, Bad, Packet, Publish, Version, reason};
 use super::routes::{Place, Seen, Target};
@@ -342,12 +343,14 @@ impl Inbox {
         when: When,
     ) -> Result<Fate, Bad> {
         let shared = Arc::clone(&self.shared);
-        if let Some(rights) = &mut self.rights {
+        if self.rights.is_some() {
             topic::name(name).map_err(Bad::malformed)?;
-            if !rights.allow(Action::Write, name) {
-                shared.metrics.add(Counter::Denied, 1);
-                return self.refuse(publish, name, (Refusal::Denied, reason::NOT_AUTHORISED));
-            }
+        }
+        let rights = self.rights.as_mut();
+        let allowed = rights.is_none_or(|rights| rights.allow(Action::Write, name));
+        if !allowed || (is_system(name) && !is_bridge_state(name)) {
+            shared.metrics.add(Counter::Denied, 1);
+            return self.refuse(publish, name, (Refusal::Denied, reason::NOT_AUTHORISED));
         }
         let learned;
         let target = match seen.get(name) {

@@ -185,6 +185,7 @@ where
             End::Silent => Some(reason::KEEP_ALIVE),
             End::Stopped(Stopped::TakenOver) => Some(reason::TAKEN_OVER),
             End::Stopped(Stopped::NotAuthorised) => Some(reason::NOT_AUTHORISED),
+            End::Stopped(Stopped::Kicked { .. }) => Some(reason::ADMINISTRATIVE),
             End::Shutdown => Some(reason::SHUTTING_DOWN),
             End::Goodbye(_) | End::Gone(_) => None,
         };

@@ -1,7 +1,6 @@
 //! A door for `fuzz/`: one connection over any stream.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -9,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Visitor;
+use super::socket::Peer;
 use super::{Shared, connection};
 use crate::config::checked;
 use crate::metrics::Metrics;
@@ -24,9 +24,8 @@ where
 {
     let metrics = Arc::new(Metrics::default());
     let shared = Shared::new(config, intake, metrics, CancellationToken::new())?;
-    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let visitor = Visitor {
-        peer,
+        peer: Peer::Unix,
         deadline: Instant::now() + config.connect_timeout,
         certified: None,
         access: Arc::default(),

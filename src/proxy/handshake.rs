@@ -12,7 +12,7 @@ use super::access::{Pass, Visitor};
 use super::bounds::{Part, WillPart};
 use super::buffer::ReadBuffer;
 use super::packet::{self, Accepted, Bad, Connect, Version, reason};
-use super::session::{Claim, KeptWill};
+use super::session::{Claim, Guest, KeptWill};
 
 /// A client that was let in, and what it has sent beyond its CONNECT.
 #[derive(Debug)]
@@ -87,9 +87,14 @@ where
         }
         let client_id = client_id(&connect, stream).await?;
         let expiry = shared.sessions.granted(connect.session_expiry);
+        let guest = Guest {
+            peer: visitor.peer,
+            version: connect.version,
+            pass: pass.clone(),
+        };
         let claim = shared
             .sessions
-            .claim(&client_id, (connect.clean, expiry), pass.clone())
+            .claim(&client_id, (connect.clean, expiry), guest)
             .await;
         // The session it ends may leave a will.
         shared.publish_due();

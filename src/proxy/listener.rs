@@ -4,14 +4,13 @@
 //! deadline as its CONNECT.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hashbrown::hash_map::Entry;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -20,14 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access::{Access, Visitor};
-use super::{Running, Shared, connection, websocket};
-use crate::config::checked;
+use super::clients::Clients;
+use super::socket::{Peer, Socket, Stream};
+use super::sys::Sys;
+use super::{Running, Shared, connection, proxy_protocol, websocket};
+use crate::config::{ListenAddress, checked};
 use crate::metrics::{Counter, Gauge, Metrics};
 use crate::spool::Intake;
 use crate::tls::identity::{NamedIn, user_of};
 
-/// Connections the kernel holds until they are accepted.
-const BACKLOG: u32 = 1024;
 /// How often delayed wills, sessions that expire and changed files are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Waits after an accept that failed, out of file descriptors above all.
@@ -37,6 +37,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 struct Entrance {
     listener: checked::Listener,
     access: Arc<Access>,
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
 }
 
 /// Opens the listeners and serves them until `shutdown`. The handle ends when the last connection
@@ -52,45 +54,35 @@ pub fn spawn(
 ) -> io::Result<Running> {
     let mut bound = Vec::new();
     for one in &config.listeners {
-        bound.push(listen(one.address).map_err(|error| {
+        bound.push(Socket::listen(&one.address).map_err(|error| {
             let text = format!("cannot listen on {} {}: {error}", one.key, one.address);
             io::Error::new(error.kind(), text)
         })?);
     }
-    let addresses = bound.iter().map(TcpListener::local_addr);
-    let addresses = addresses.collect::<io::Result<Vec<SocketAddr>>>()?;
+    let addresses = bound.iter().map(Socket::address);
+    let addresses = addresses.collect::<io::Result<Vec<ListenAddress>>>()?;
     let shared = Arc::new(Shared::new(config, intake, metrics, shutdown)?);
     let tasks = TaskTracker::new();
     let mut accesses = Vec::new();
-    for (listener, config) in bound.into_iter().zip(&config.listeners) {
-        if let Ok(address) = listener.local_addr() {
-            let (tls, websocket) = (config.tls.is_some(), config.websocket);
-            tracing::info!(%address, tls, websocket, "proxy listens");
-        }
+    for ((socket, address), config) in bound.into_iter().zip(&addresses).zip(&config.listeners) {
+        let (tls, websocket) = (config.tls.is_some(), config.websocket);
+        tracing::info!(%address, tls, websocket, "proxy listens");
         let entrance = Entrance {
             listener: config.clone(),
             access: Arc::new(Access::of(config)),
+            shared: Arc::clone(&shared),
+            tasks: tasks.clone(),
         };
         accesses.push(Arc::clone(&entrance.access));
-        tasks.spawn(accept(
-            listener,
-            entrance,
-            Arc::clone(&shared),
-            tasks.clone(),
-        ));
+        tasks.spawn(accept(socket, Arc::new(entrance)));
     }
-    let sweep = sweep(shared, accesses, tasks, reload);
-    Ok((addresses, tokio::spawn(sweep)))
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    let clients = Clients(Arc::clone(&shared.sessions));
+    let task = tokio::spawn(sweep(shared, accesses, tasks, reload));
+    Ok(Running {
+        addresses,
+        task,
+        clients,
+    })
 }
 
 /// Sees to what is due by the clock, until the last connection has ended.
@@ -100,6 +92,7 @@ async fn sweep(
     tasks: TaskTracker,
     reload: Arc<Notify>,
 ) {
+    let mut sys = Sys::begin();
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -109,6 +102,7 @@ async fn sweep(
             () = reload.notified() => true,
         };
         shared.publish_due();
+        sys.tell(&shared);
         look_at_certificates(&shared);
         let read = accesses.iter().map(|access| access.refresh(always));
         if read.fold(false, |any, read| any | read) {
@@ -131,27 +125,23 @@ fn look_at_certificates(shared: &Shared) {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    entrance: Entrance,
-    shared: Arc<Shared>,
-    tasks: TaskTracker,
-) {
+async fn accept(socket: Socket, entrance: Arc<Entrance>) {
+    let shutdown = &entrance.shared.shutdown;
     let mut wait = BACKOFF.0;
     loop {
         let accepted = tokio::select! {
-            () = shared.shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+            accepted = socket.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
                 wait = BACKOFF.0;
-                admit(stream, (peer, &entrance), &shared, &tasks);
+                entrance.admit(stream, peer);
             }
             Err(error) => {
                 tracing::warn!(%error, wait_ms = wait.as_millis(), "cannot accept");
                 tokio::select! {
-                    () = shared.shutdown.cancelled() => break,
+                    () = shutdown.cancelled() => break,
                     () = tokio::time::sleep(wait) => {}
                 }
                 wait = (wait * 2).min(BACKOFF.1);
@@ -160,68 +150,78 @@ async fn accept(
     }
 }
 
-fn admit(
-    stream: TcpStream,
-    (peer, entrance): (SocketAddr, &Entrance),
-    shared: &Arc<Shared>,
-    tasks: &TaskTracker,
-) {
-    let open = usize::try_from(shared.open.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
-    if open >= shared.config.max_connections {
-        tracing::debug!(%peer, open, "too many connections");
-        return;
-    }
-    let Some(open) = Open::new(shared, peer.ip()) else {
-        tracing::debug!(%peer, "too many connections of its address");
-        shared.metrics.add(Counter::CrowdedOut, 1);
-        return;
-    };
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "no TCP_NODELAY");
-    }
-    shared.metrics.add(Counter::Connections, 1);
-    let mut visitor = Visitor {
-        peer,
-        deadline: Instant::now() + shared.config.connect_timeout,
-        certified: None,
-        access: Arc::clone(&entrance.access),
-    };
-    let (websocket, named_in) = (
-        entrance.listener.websocket,
-        entrance.listener.certificate_user,
-    );
-    let tls = entrance.listener.tls.as_ref().map(|tls| tls.config());
-    let shared = Arc::clone(shared);
-    // Tasks of their own kind, so that a plain connection has no room for what TLS needs.
-    match tls {
-        None if websocket => tasks.spawn(async move {
-            unwrap_websocket(stream, visitor, shared).await;
-            drop(open);
-        }),
-        None => tasks.spawn(async move {
-            connection::serve(stream, visitor, shared).await;
-            drop(open);
-        }),
-        Some(config) => tasks.spawn(async move {
-            let handshake = TlsAcceptor::from(config).accept(stream);
-            let handshake = certified(handshake, named_in);
-            if let Some((stream, user)) = in_time(handshake, ("TLS", &visitor), &shared).await {
-                visitor.certified = user;
-                match websocket {
-                    true => unwrap_websocket(stream, visitor, shared).await,
-                    false => connection::serve(stream, visitor, shared).await,
-                }
+impl Entrance {
+    fn admit(self: &Arc<Self>, mut stream: Stream, peer: Peer) {
+        let shared = &self.shared;
+        let open = usize::try_from(shared.open.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        if open >= shared.config.max_connections {
+            tracing::debug!(%peer, open, "too many connections");
+            return;
+        }
+        let open = Open::new(shared);
+        let mut visitor = Visitor {
+            peer,
+            deadline: Instant::now() + shared.config.connect_timeout,
+            certified: None,
+            access: Arc::clone(&self.access),
+        };
+        if !self.listener.proxy_protocol {
+            self.serve(stream, visitor, open);
+            return;
+        }
+        let entrance = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let header = proxy_protocol::read(&mut stream, peer);
+            let read = in_time(header, ("PROXY", &visitor), &entrance.shared).await;
+            if let Some(peer) = read {
+                visitor.peer = peer;
+                entrance.serve(stream, visitor, open);
             }
-            drop(open);
-        }),
-    };
+        });
+    }
+
+    /// Serves the connection in a task, if its address has not too many already.
+    fn serve(&self, stream: Stream, mut visitor: Visitor, mut open: Open) {
+        if !open.is_of(visitor.peer.ip()) {
+            tracing::debug!(peer = %visitor.peer, "too many connections of its address");
+            self.shared.metrics.add(Counter::CrowdedOut, 1);
+            return;
+        }
+        self.shared.metrics.add(Counter::Connections, 1);
+        let (websocket, named_in) = (self.listener.websocket, self.listener.certificate_user);
+        let tls = self.listener.tls.as_ref().map(|tls| tls.config());
+        let shared = Arc::clone(&self.shared);
+        // Tasks of their own kind, so that a plain connection has no room for what TLS needs.
+        match tls {
+            None if websocket => self.tasks.spawn(async move {
+                unwrap_websocket(stream, visitor, shared).await;
+                drop(open);
+            }),
+            None => self.tasks.spawn(async move {
+                connection::serve(stream, visitor, shared).await;
+                drop(open);
+            }),
+            Some(config) => self.tasks.spawn(async move {
+                let handshake = TlsAcceptor::from(config).accept(stream);
+                let handshake = certified(handshake, named_in);
+                if let Some((stream, user)) = in_time(handshake, ("TLS", &visitor), &shared).await {
+                    visitor.certified = user;
+                    match websocket {
+                        true => unwrap_websocket(stream, visitor, shared).await,
+                        false => connection::serve(stream, visitor, shared).await,
+                    }
+                }
+                drop(open);
+            }),
+        };
+    }
 }
 
 /// A TLS handshake, and the user that the client's certificate names, where that is asked for.
 async fn certified(
-    handshake: tokio_rustls::Accept<TcpStream>,
+    handshake: tokio_rustls::Accept<Stream>,
     named_in: Option<NamedIn>,
-) -> io::Result<(TlsStream<TcpStream>, Option<Arc<str>>)> {
+) -> io::Result<(TlsStream<Stream>, Option<Arc<str>>)> {
     let stream = handshake.await?;
     let Some(named_in) = named_in else {
         return Ok((stream, None));
@@ -266,33 +266,44 @@ async fn in_time<T>(
 }
 
 /// Counts a connection for as long as it lives.
-struct Open(Arc<Shared>, IpAddr);
+struct Open {
+    shared: Arc<Shared>,
+    /// The address that it is counted for, too; never loopback.
+    address: Option<IpAddr>,
+}
 
 impl Open {
-    /// `None`: the address has as many as it may.
-    fn new(shared: &Arc<Shared>, from: IpAddr) -> Option<Self> {
-        let from = from.to_canonical();
-        if !from.is_loopback() {
-            let mut addresses = shared.addresses.lock();
-            let open = addresses.entry(from).or_insert(0);
-            if *open >= shared.config.max_connections_per_address {
-                return None;
-            }
-            *open += 1;
-        }
+    fn new(shared: &Arc<Shared>) -> Self {
         shared.count_open(true);
-        Some(Self(Arc::clone(shared), from))
+        Self {
+            shared: Arc::clone(shared),
+            address: None,
+        }
+    }
+
+    /// Counts it for its address. `false`: that has as many as it may.
+    fn is_of(&mut self, address: IpAddr) -> bool {
+        if address.is_loopback() {
+            return true;
+        }
+        let mut all = self.shared.addresses.lock();
+        let open = all.entry(address).or_insert(0);
+        if *open >= self.shared.config.max_connections_per_address {
+            return false;
+        }
+        *open += 1;
+        self.address = Some(address);
+        true
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let Self(shared, from) = self;
-        shared.count_open(false);
-        if from.is_loopback() {
+        self.shared.count_open(false);
+        let Some(address) = self.address else {
             return;
-        }
-        if let Entry::Occupied(mut open) = shared.addresses.lock().entry(*from) {
+        };
+        if let Entry::Occupied(mut open) = self.shared.addresses.lock().entry(address) {
             *open.get_mut() = open.get().saturating_sub(1);
             if *open.get() == 0 {
                 open.remove();

@@ -21,6 +21,7 @@ pub mod acks;
 mod batch;
 pub mod bounds;
 mod buffer;
+pub mod clients;
 mod connection;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
@@ -30,14 +31,17 @@ mod listener;
 pub mod local;
 pub mod pace;
 pub mod packet;
+mod proxy_protocol;
 pub mod routes;
 pub mod session;
+pub mod socket;
+pub mod sys;
 #[cfg(test)]
 mod tests;
 mod websocket;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,7 +51,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::checked;
+use crate::config::{ListenAddress, checked};
 use crate::metrics::{Counter, Gauge, Histogram, Metrics};
 use crate::spool::{Change, Intake};
 
@@ -189,5 +193,13 @@ impl Shared {
     }
 }
 
-/// A proxy that runs: its addresses, and the end of its last connection.
-pub type Running = (Vec<SocketAddr>, JoinHandle<()>);
+/// A proxy that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Of its listeners.
+    pub addresses: Vec<ListenAddress>,
+    /// Ends with the last connection.
+    pub task: JoinHandle<()>,
+    /// Looks at its clients.
+    pub clients: clients::Clients,
+}

@@ -25,10 +25,12 @@ use tokio_util::sync::CancellationToken;
 use super::access::Pass;
 use super::acks::Acks;
 use super::bounds::WillPart;
+use super::clients::ClientInfo;
 use super::keep::{Keep, KeptSession, wall_ms};
 use super::local::Local;
 use super::local::queue::Outbox;
-use super::packet::Will;
+use super::packet::{Version, Will};
+use super::socket::Peer;
 
 /// Longest wait for a connection that is being taken over.
 const TAKEOVER_MAX: Duration = Duration::from_secs(5);
@@ -176,14 +178,32 @@ pub enum Stopped {
     /// What it came in by does not hold any more.
     #[error("its user is gone, or has another password")]
     NotAuthorised,
+    /// Somebody at the gateway wants it so.
+    #[error("sent away by hand")]
+    Kicked {
+        /// And its session with it.
+        forgets: bool,
+    },
+}
+
+/// Who has a connection.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Where it is.
+    pub peer: Peer,
+    /// What it speaks.
+    pub version: Version,
+    /// What it came in by.
+    pub pass: Pass,
 }
 
 #[derive(Debug)]
-struct Live {
+pub(super) struct Live {
     number: u64,
     stop: CancellationToken,
     why: Arc<Mutex<Stopped>>,
-    pass: Pass,
+    pub(super) guest: Guest,
+    pub(super) since: Instant,
     gone: CancellationToken,
 }
 
@@ -195,11 +215,11 @@ impl Live {
 }
 
 #[derive(Debug)]
-struct Entry {
-    session: Arc<Session>,
-    live: Option<Live>,
+pub(super) struct Entry {
+    pub(super) session: Arc<Session>,
+    pub(super) live: Option<Live>,
     /// Where it stands in the order of expiry, while it has no connection.
-    expires: Option<(Instant, u64)>,
+    pub(super) expires: Option<(Instant, u64)>,
     /// A will whose delay runs, and when it is over.
     will: Option<((Instant, u64), Delayed)>,
 }
@@ -322,7 +342,7 @@ impl Sessions {
         self: &Arc<Self>,
         client_id: &str,
         (clean, expiry): (bool, Duration),
-        pass: Pass,
+        guest: Guest,
     ) -> Claim {
         let deadline = Instant::now() + TAKEOVER_MAX;
         loop {
@@ -337,7 +357,7 @@ impl Sessions {
                         live.end(Stopped::TakenOver);
                         live.gone.clone()
                     }
-                    _ => return self.enter(&mut state, client_id, (clean, expiry), pass),
+                    _ => return self.enter(&mut state, client_id, (clean, expiry), guest),
                 }
             };
             if timeout(TAKEOVER_MAX, gone.cancelled()).await.is_err() {
@@ -351,7 +371,7 @@ impl Sessions {
         state: &mut State,
         client_id: &str,
         (clean, expiry): (bool, Duration),
-        pass: Pass,
+        guest: Guest,
     ) -> Claim {
         state.expire(&self.local);
         let client_id: Arc<str> = client_id.into();
@@ -372,7 +392,8 @@ impl Sessions {
             number,
             stop: stop.clone(),
             why: Arc::clone(&why),
-            pass,
+            guest,
+            since: Instant::now(),
             gone: gone.clone(),
         };
         state.entries.insert(
@@ -402,9 +423,45 @@ impl Sessions {
     pub fn look_at_passes(&self) {
         let state = self.state.lock();
         let live = state.entries.values().filter_map(|it| it.live.as_ref());
-        for live in live.filter(|live| !live.pass.holds()) {
+        for live in live.filter(|live| !live.guest.pass.holds()) {
             live.end(Stopped::NotAuthorised);
         }
+    }
+
+    /// The clients behind `after`, in the order of their ids, at most so many; whether there are
+    /// more.
+    pub fn list(&self, after: &str, most: usize) -> (Vec<ClientInfo>, bool) {
+        let state = self.state.lock();
+        let behind = state.entries.keys().filter(|id| ***id > *after);
+        let mut ids: Vec<&Arc<str>> = behind.collect();
+        ids.sort_unstable();
+        let more = ids.len() > most;
+        let now = Instant::now();
+        let entries = ids.into_iter().take(most);
+        let told = entries.filter_map(|id| Some(ClientInfo::of(id, state.entries.get(id)?, now)));
+        (told.collect(), more)
+    }
+
+    /// Clients that are connected, and that are away.
+    pub fn count(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        let away = state.by_expiry.len();
+        let connected = state.entries.len().saturating_sub(away);
+        (connected as u64, away as u64)
+    }
+
+    /// Sends a client away, and `forgets` its session or not. `false`: there is no such client.
+    pub fn kick(&self, client_id: &str, forgets: bool) -> bool {
+        let mut state = self.state.lock();
+        let Some(entry) = state.entries.get(client_id) else {
+            return false;
+        };
+        if let Some(live) = &entry.live {
+            live.end(Stopped::Kicked { forgets });
+        } else if forgets {
+            state.take(client_id, true, &self.local);
+        }
+        true
     }
 
     /// The wills whose time has come; forgets the sessions whose time has.
@@ -506,9 +563,12 @@ impl State {
 
 impl Claim {
     /// Why the connection was stopped, if the proxy has not.
-    #[must_use]
-    pub fn stopped(&self) -> Stopped {
-        *self.why.lock()
+    pub fn stopped(&mut self) -> Stopped {
+        let why = *self.why.lock();
+        if why == (Stopped::Kicked { forgets: true }) {
+            self.expiry = Duration::ZERO;
+        }
+        why
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole connections over a pipe, with an intake that makes records safe on command.
 
 mod access;
+mod clients;
 mod durable;
 mod subscribers;
 
@@ -178,7 +179,7 @@ struct Peer(DuplexStream);
 impl Bench {
     fn open(&self) -> Peer {
         let (near, far) = tokio::io::duplex(100_000);
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let peer = socket::Peer::Net(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
         let visitor = Visitor {
             peer,
             deadline: Instant::now() + self.shared.config.connect_timeout,

@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use crate::harness::gateway::{Port, binary, signal};
-use crate::harness::{Gateway, Kafka, python, run, wait};
+use crate::harness::gateway::{binary, signal};
+use crate::harness::{Gateway, Kafka, Mosquitto, python, run, wait};
 
 const USERS: [(&str, &str); 4] = [
     ("root", "top"),
@@ -144,40 +143,6 @@ root.leave()
 print(json.dumps(out))
 "##;
 
-struct Mosquitto {
-    child: Child,
-    port: Port,
-}
-
-impl Mosquitto {
-    /// With these files; it keeps nothing.
-    fn start(folder: &Path, files: &str) -> Self {
-        let port = Port::take(folder);
-        let path = folder.join("mosquitto.conf");
-        let config = format!("user root\nlistener {} 127.0.0.1\n{files}\n", port.number());
-        fs::write(&path, config).unwrap();
-        let log = fs::File::create(folder.join("mosquitto.log")).unwrap();
-        let child = Command::new("mosquitto")
-            .arg("-c")
-            .arg(&path)
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        wait("mosquitto listens", 20, || {
-            TcpStream::connect(("127.0.0.1", port.number())).ok()
-        });
-        Self { child, port }
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-        self.port.give_back();
-    }
-}
-
 /// A password file made by mosquitto's own tool.
 fn passwords_of_mosquitto(folder: &Path) -> PathBuf {
     let path = folder.join("passwords");
@@ -218,11 +183,11 @@ fn who_comes_in_at_mosquitto_comes_in_here_and_nobody_else() {
             "password_file {}\nallow_anonymous {anonymous}",
             passwords.display()
         );
-        let mosquitto = Mosquitto::start(folder.path(), &files);
+        let mosquitto = Mosquitto::start(&files);
         let config =
             format!("[proxy]\npassword_file = {passwords:?}\nallow_anonymous = {anonymous}");
         let gateway = Gateway::start("127.0.0.1:1", &config);
-        let theirs = script(LOGINS, mosquitto.port.number(), &[&pairs]);
+        let theirs = script(LOGINS, mosquitto.port(), &[&pairs]);
         let ours = script(LOGINS, gateway.mqtt.port(), &[&pairs]);
         assert_eq!(ours, theirs, "anonymous {anonymous}");
         let all = ours.as_array().unwrap();
@@ -250,13 +215,13 @@ fn an_acl_file_means_here_what_it_means_at_mosquitto() {
     );
     let users = serde_json::to_string(&USERS).unwrap();
     for version in ["4", "5"] {
-        let mosquitto = Mosquitto::start(folder.path(), &files);
+        let mosquitto = Mosquitto::start(&files);
         let config = format!(
             "[proxy]\ndefault_topic = 'rights'\nallow_anonymous = true\n\
              password_file = {passwords:?}\nacl_file = {acl:?}"
         );
         let gateway = Gateway::start(&kafka.bootstrap, &config);
-        let theirs = script(MATRIX, mosquitto.port.number(), &[version, &users]);
+        let theirs = script(MATRIX, mosquitto.port(), &[version, &users]);
         let ours = script(MATRIX, gateway.mqtt.port(), &[version, &users]);
         let (ours, theirs) = (ours.as_array().unwrap(), theirs.as_array().unwrap());
         let mut messages = 0;

@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod disk;
 pub mod gateway;
 pub mod kafka;
+pub mod mosquitto;
 pub mod oracle;
 pub mod spool;
 pub mod uplink;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 pub use disk::Disk;
 pub use gateway::{Figures, Gateway};
 pub use kafka::Kafka;
+pub use mosquitto::Mosquitto;
 pub use oracle::Load;
 pub use spool::MemorySpool;
 

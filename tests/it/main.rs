@@ -29,6 +29,7 @@ mod tools;
 mod access;
 mod at_least_once;
 mod check;
+mod clients;
 
 mod dead_letter;
 mod dependencies;
@@ -68,6 +69,7 @@ mod identity;
 
 mod listeners;
 mod matrix;
+mod sockets;
 
 mod flapping;
 

@@ -74,10 +74,10 @@ impl Gate {
         let stop = CancellationToken::new();
         let intake: Arc<dyn Intake> = Arc::clone(&kept) as _;
         let metrics = Arc::new(Metrics::default());
-        let (addresses, _) =
+        let running =
             tidegate::proxy::spawn(&config, intake, metrics, (stop.clone(), Arc::default()))
                 .unwrap();
-        let address = addresses[0];
+        let address = running.addresses[0].tcp().unwrap();
         Self {
             address,
             kept,

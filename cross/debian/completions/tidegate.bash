@@ -22,8 +22,14 @@ _tidegate() {
             tidegate,check)
                 cmd="tidegate__subcmd__check"
                 ;;
+            tidegate,clients)
+                cmd="tidegate__subcmd__clients"
+                ;;
             tidegate,help)
                 cmd="tidegate__subcmd__help"
+                ;;
+            tidegate,import)
+                cmd="tidegate__subcmd__import"
                 ;;
             tidegate,passwd)
                 cmd="tidegate__subcmd__passwd"
@@ -121,14 +127,38 @@ _tidegate() {
             tidegate__subcmd__buffer__subcmd__quarantine__subcmd__help,show)
                 cmd="tidegate__subcmd__buffer__subcmd__quarantine__subcmd__help__subcmd__show"
                 ;;
+            tidegate__subcmd__clients,help)
+                cmd="tidegate__subcmd__clients__subcmd__help"
+                ;;
+            tidegate__subcmd__clients,kick)
+                cmd="tidegate__subcmd__clients__subcmd__kick"
+                ;;
+            tidegate__subcmd__clients,ls)
+                cmd="tidegate__subcmd__clients__subcmd__ls"
+                ;;
+            tidegate__subcmd__clients__subcmd__help,help)
+                cmd="tidegate__subcmd__clients__subcmd__help__subcmd__help"
+                ;;
+            tidegate__subcmd__clients__subcmd__help,kick)
+                cmd="tidegate__subcmd__clients__subcmd__help__subcmd__kick"
+                ;;
+            tidegate__subcmd__clients__subcmd__help,ls)
+                cmd="tidegate__subcmd__clients__subcmd__help__subcmd__ls"
+                ;;
             tidegate__subcmd__help,buffer)
                 cmd="tidegate__subcmd__help__subcmd__buffer"
                 ;;
             tidegate__subcmd__help,check)
                 cmd="tidegate__subcmd__help__subcmd__check"
                 ;;
+            tidegate__subcmd__help,clients)
+                cmd="tidegate__subcmd__help__subcmd__clients"
+                ;;
             tidegate__subcmd__help,help)
                 cmd="tidegate__subcmd__help__subcmd__help"
+                ;;
+            tidegate__subcmd__help,import)
+                cmd="tidegate__subcmd__help__subcmd__import"
                 ;;
             tidegate__subcmd__help,passwd)
                 cmd="tidegate__subcmd__help__subcmd__passwd"
@@ -172,6 +202,27 @@ _tidegate() {
             tidegate__subcmd__help__subcmd__buffer__subcmd__quarantine,show)
                 cmd="tidegate__subcmd__help__subcmd__buffer__subcmd__quarantine__subcmd__show"
                 ;;
+            tidegate__subcmd__help__subcmd__clients,kick)
+                cmd="tidegate__subcmd__help__subcmd__clients__subcmd__kick"
+                ;;
+            tidegate__subcmd__help__subcmd__clients,ls)
+                cmd="tidegate__subcmd__help__subcmd__clients__subcmd__ls"
+                ;;
+            tidegate__subcmd__help__subcmd__import,mosquitto)
+                cmd="tidegate__subcmd__help__subcmd__import__subcmd__mosquitto"
+                ;;
+            tidegate__subcmd__import,help)
+                cmd="tidegate__subcmd__import__subcmd__help"
+                ;;
+            tidegate__subcmd__import,mosquitto)
+                cmd="tidegate__subcmd__import__subcmd__mosquitto"
+                ;;
+            tidegate__subcmd__import__subcmd__help,help)
+                cmd="tidegate__subcmd__import__subcmd__help__subcmd__help"
+                ;;
+            tidegate__subcmd__import__subcmd__help,mosquitto)
+                cmd="tidegate__subcmd__import__subcmd__help__subcmd__mosquitto"
+                ;;
             *)
                 ;;
         esac
@@ -179,7 +230,7 @@ _tidegate() {
 
     case "${cmd}" in
         tidegate)
-            opts="-h -V --help --version run check status buffer verify passwd help"
+            opts="-h -V --help --version run check status buffer clients verify import passwd help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -720,8 +771,130 @@ _tidegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tidegate__subcmd__clients)
+            opts="-h --config --board --json --help ls kick help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --board)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__clients__subcmd__help)
+            opts="ls kick help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__clients__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__clients__subcmd__help__subcmd__kick)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__clients__subcmd__help__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__clients__subcmd__kick)
+            opts="-h --forget --config --board --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --board)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__clients__subcmd__ls)
+            opts="-h --config --board --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --board)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tidegate__subcmd__help)
-            opts="run check status buffer verify passwd help"
+            opts="run check status buffer clients verify import passwd help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -902,9 +1075,79 @@ _tidegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tidegate__subcmd__help__subcmd__clients)
+            opts="ls kick"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__help__subcmd__clients__subcmd__kick)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__help__subcmd__clients__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tidegate__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__help__subcmd__import)
+            opts="mosquitto"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__help__subcmd__import__subcmd__mosquitto)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -965,6 +1208,80 @@ _tidegate() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__import)
+            opts="-h --help mosquitto help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__import__subcmd__help)
+            opts="mosquitto help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__import__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__import__subcmd__help__subcmd__mosquitto)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__import__subcmd__mosquitto)
+            opts="-h --output --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

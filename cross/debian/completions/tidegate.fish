@@ -30,7 +30,9 @@ complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "run" -d 'Run the 
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "check" -d 'Check the configuration, tell all that is wrong with it, and change nothing'
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "status" -d 'Tell how the gateway is, how long its disk lasts and how long the backlog takes'
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "buffer" -d 'Look at what waits for Kafka, and take out of it, on a running or a stopped gateway'
+complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "clients" -d 'List the MQTT clients of a running gateway, or send one away'
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "verify" -d 'Read a topic back from Kafka and tell what is missing, twice or out of order'
+complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "import" -d 'Turn another broker\'s configuration into a tidegate.toml'
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "passwd" -d 'Write a user\'s password into a password file'
 complete -c tidegate -n "__fish_tidegate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c tidegate -n "__fish_tidegate_using_subcommand run" -l config -d 'The configuration; TIDEGATE__SECTION__KEY variables override its keys' -r -F
@@ -91,24 +93,53 @@ complete -c tidegate -n "__fish_tidegate_using_subcommand buffer; and __fish_see
 complete -c tidegate -n "__fish_tidegate_using_subcommand buffer; and __fish_seen_subcommand_from help" -f -a "drop" -d 'Drop records of one stream for good; they are written to the loss ledger'
 complete -c tidegate -n "__fish_tidegate_using_subcommand buffer; and __fish_seen_subcommand_from help" -f -a "quarantine" -d 'Look at, or take out, the records that Kafka has rejected for good'
 complete -c tidegate -n "__fish_tidegate_using_subcommand buffer; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and not __fish_seen_subcommand_from ls kick help" -l config -d 'The configuration; TIDEGATE__SECTION__KEY variables override its keys' -r -F
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and not __fish_seen_subcommand_from ls kick help" -l board -d 'Take this board\'s defaults, not those of the board found here (docs/boards.md)' -r
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and not __fish_seen_subcommand_from ls kick help" -l json -d 'Print JSON, a line a client'
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and not __fish_seen_subcommand_from ls kick help" -s h -l help -d 'Print help'
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and not __fish_seen_subcommand_from ls kick help" -f -a "ls" -d 'List them; so without a word, too'
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and not __fish_seen_subcommand_from ls kick help" -f -a "kick" -d 'End a client\'s connection; it may come back'
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and not __fish_seen_subcommand_from ls kick help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and __fish_seen_subcommand_from ls" -l config -d 'The configuration; TIDEGATE__SECTION__KEY variables override its keys' -r -F
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and __fish_seen_subcommand_from ls" -l board -d 'Take this board\'s defaults, not those of the board found here (docs/boards.md)' -r
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and __fish_seen_subcommand_from kick" -l config -d 'The configuration; TIDEGATE__SECTION__KEY variables override its keys' -r -F
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and __fish_seen_subcommand_from kick" -l board -d 'Take this board\'s defaults, not those of the board found here (docs/boards.md)' -r
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and __fish_seen_subcommand_from kick" -l forget -d 'Forget its session too: subscriptions and what waits for it'
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and __fish_seen_subcommand_from kick" -s h -l help -d 'Print help'
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and __fish_seen_subcommand_from help" -f -a "ls" -d 'List them; so without a word, too'
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and __fish_seen_subcommand_from help" -f -a "kick" -d 'End a client\'s connection; it may come back'
+complete -c tidegate -n "__fish_tidegate_using_subcommand clients; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c tidegate -n "__fish_tidegate_using_subcommand verify" -l config -d 'The configuration; TIDEGATE__SECTION__KEY variables override its keys' -r -F
 complete -c tidegate -n "__fish_tidegate_using_subcommand verify" -l board -d 'Take this board\'s defaults, not those of the board found here (docs/boards.md)' -r
 complete -c tidegate -n "__fish_tidegate_using_subcommand verify" -l topic -d 'The Kafka topic to read, from its beginning to its end as it is now' -r
 complete -c tidegate -n "__fish_tidegate_using_subcommand verify" -l ledger -d 'Acknowledged messages, to judge by them what runs had behind their last record in Kafka' -r -F
 complete -c tidegate -n "__fish_tidegate_using_subcommand verify" -l json -d 'Print JSON'
 complete -c tidegate -n "__fish_tidegate_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tidegate -n "__fish_tidegate_using_subcommand import; and not __fish_seen_subcommand_from mosquitto help" -s h -l help -d 'Print help'
+complete -c tidegate -n "__fish_tidegate_using_subcommand import; and not __fish_seen_subcommand_from mosquitto help" -f -a "mosquitto" -d 'Read a mosquitto.conf; what has no counterpart is told on stderr'
+complete -c tidegate -n "__fish_tidegate_using_subcommand import; and not __fish_seen_subcommand_from mosquitto help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tidegate -n "__fish_tidegate_using_subcommand import; and __fish_seen_subcommand_from mosquitto" -l output -d 'Where to write the tidegate.toml, which must not be there yet; else it goes to stdout' -r -F
+complete -c tidegate -n "__fish_tidegate_using_subcommand import; and __fish_seen_subcommand_from mosquitto" -s h -l help -d 'Print help'
+complete -c tidegate -n "__fish_tidegate_using_subcommand import; and __fish_seen_subcommand_from help" -f -a "mosquitto" -d 'Read a mosquitto.conf; what has no counterpart is told on stderr'
+complete -c tidegate -n "__fish_tidegate_using_subcommand import; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c tidegate -n "__fish_tidegate_using_subcommand passwd" -l delete -d 'Take the user out of the file'
 complete -c tidegate -n "__fish_tidegate_using_subcommand passwd" -s h -l help -d 'Print help'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer verify passwd help" -f -a "run" -d 'Run the gateway until SIGTERM or SIGINT'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer verify passwd help" -f -a "check" -d 'Check the configuration, tell all that is wrong with it, and change nothing'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer verify passwd help" -f -a "status" -d 'Tell how the gateway is, how long its disk lasts and how long the backlog takes'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer verify passwd help" -f -a "buffer" -d 'Look at what waits for Kafka, and take out of it, on a running or a stopped gateway'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer verify passwd help" -f -a "verify" -d 'Read a topic back from Kafka and tell what is missing, twice or out of order'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer verify passwd help" -f -a "passwd" -d 'Write a user\'s password into a password file'
-complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer verify passwd help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer clients verify import passwd help" -f -a "run" -d 'Run the gateway until SIGTERM or SIGINT'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer clients verify import passwd help" -f -a "check" -d 'Check the configuration, tell all that is wrong with it, and change nothing'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer clients verify import passwd help" -f -a "status" -d 'Tell how the gateway is, how long its disk lasts and how long the backlog takes'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer clients verify import passwd help" -f -a "buffer" -d 'Look at what waits for Kafka, and take out of it, on a running or a stopped gateway'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer clients verify import passwd help" -f -a "clients" -d 'List the MQTT clients of a running gateway, or send one away'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer clients verify import passwd help" -f -a "verify" -d 'Read a topic back from Kafka and tell what is missing, twice or out of order'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer clients verify import passwd help" -f -a "import" -d 'Turn another broker\'s configuration into a tidegate.toml'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer clients verify import passwd help" -f -a "passwd" -d 'Write a user\'s password into a password file'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and not __fish_seen_subcommand_from run check status buffer clients verify import passwd help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from buffer" -f -a "ls" -d 'List the streams (topic/partition) that have records waiting'
 complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from buffer" -f -a "show" -d 'Show what waits of one stream, number by number'
 complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from buffer" -f -a "dump" -d 'Print the records that wait, each as a line of JSON'
 complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from buffer" -f -a "check" -d 'Read every frame on disk and tell what is damaged; ends with 1 if something is'
 complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from buffer" -f -a "drop" -d 'Drop records of one stream for good; they are written to the loss ledger'
 complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from buffer" -f -a "quarantine" -d 'Look at, or take out, the records that Kafka has rejected for good'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from clients" -f -a "ls" -d 'List them; so without a word, too'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from clients" -f -a "kick" -d 'End a client\'s connection; it may come back'
+complete -c tidegate -n "__fish_tidegate_using_subcommand help; and __fish_seen_subcommand_from import" -f -a "mosquitto" -d 'Read a mosquitto.conf; what has no counterpart is told on stderr'

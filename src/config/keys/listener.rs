@@ -11,10 +11,11 @@ pub(super) const LISTENER: Table = Table {
     keys: &[
         Key {
             name: "listen",
-            kind: Kind::Address,
+            kind: Kind::ListenAddress,
             default: Default::Required,
             doc: "Address that devices connect to: port 8883 is usual for TLS, 9001 for \
-                  WebSocket. Port 0 takes a free one.",
+                  WebSocket. Port 0 takes a free one. `unix:/run/tidegate/mqtt.sock`: a Unix \
+                  socket, for processes that reach its folder; it counts as loopback.",
         },
         Key {
             name: "transport",
@@ -22,6 +23,15 @@ pub(super) const LISTENER: Table = Table {
             default: Default::Is("\"mqtt\""),
             doc: "`mqtt`: as over TCP. `websocket`: inside WebSocket, with the subprotocol `mqtt`, \
                   at any path; for browsers, and where only HTTP gets through.",
+        },
+        Key {
+            name: "proxy_protocol",
+            kind: Kind::Flag,
+            default: Default::Is("false"),
+            doc: "Whether each connection begins with a PROXY header, version 1 or 2, as load \
+                  balancers send it: the address in it is the client's. One without it is closed. \
+                  Nobody but the balancer should reach this listener, for an address is believed; \
+                  and it counts as beyond loopback.",
         },
         Key {
             name: "cert_file",

@@ -93,6 +93,8 @@ pub enum Kind {
     LogFilter,
     /// An IP address and a port.
     Address,
+    /// The same, or a Unix socket.
+    ListenAddress,
     /// A list of `host:port`, at least one.
     Servers,
     /// `true` or `false`.

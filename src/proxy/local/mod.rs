@@ -38,12 +38,17 @@ use crate::metrics::{Counter, Gauge, Metrics};
 use crate::mqtt_topic as topic;
 use crate::spool::Intake;
 
+/// Most messages, and bytes, below `$SYS`: a few are our own, the others bridges'.
+const SYSTEM_MAX: (usize, usize) = (1_000, 1 << 20);
+
 /// Subscribers, and what is retained for them.
 #[derive(Debug)]
 pub struct Local {
     tree: RwLock<Tree>,
     subscriptions: AtomicUsize,
     retained: Mutex<Retained>,
+    /// What is below `$SYS`: in no bound of the configuration, and not on disk.
+    system: Mutex<Retained>,
     limits: Arc<Limits>,
     subscriptions_max: usize,
     next: AtomicU64,
@@ -63,6 +68,7 @@ impl Local {
                 config.max_retained_messages,
                 config.max_retained_bytes,
             )),
+            system: Mutex::new(Retained::new(SYSTEM_MAX.0, SYSTEM_MAX.1)),
             limits: Arc::new(Limits {
                 messages_max: config.max_queued_messages,
                 bytes_max: config.max_queued_bytes,
@@ -231,7 +237,11 @@ impl Local {
             return false;
         };
         let options = search.options;
-        let found = self.retained.lock().find(&search, room, Instant::now());
+        let store = match is_system(search.filter.as_bytes()) {
+            true => &self.system,
+            false => &self.retained,
+        };
+        let found = store.lock().find(&search, room, Instant::now());
         for message in found.messages {
             if options.no_local && message.from == to.client_id {
                 continue;
@@ -302,6 +312,23 @@ impl Local {
         outbox.end();
     }
 
+    /// Tells subscribers what the gateway says of itself, now and when they subscribe.
+    pub fn tell(&self, topic: &str, text: &str) {
+        let publish = Publish {
+            flags: 1,
+            topic: topic.as_bytes(),
+            id: 0,
+            alias: None,
+            properties: None,
+            payload: text.as_bytes(),
+        };
+        let nobody: Arc<str> = "".into();
+        let message = Message::new(&publish, publish.topic, &nobody, Instant::now());
+        let message = Arc::new(message);
+        self.system.lock().set(&message);
+        deliver(&message, &self.tree.read().matching(publish.topic), None);
+    }
+
     /// Delivers a message that was taken for the road, and retains it if it is to be. `name` is its
     /// valid topic, `from` its publisher's client id. What must be known with its record comes
     /// `with` it; returns whether something else of it is kept.
@@ -319,6 +346,10 @@ impl Local {
             return false;
         }
         let message = Arc::new(Message::new(publish, name, from, Instant::now()));
+        if retain && is_system(name) {
+            self.system.lock().set(&message);
+            return deliver(&message, &found, with);
+        }
         if retain {
             let mut retained = self.retained.lock();
             let kept = retained.set(&message);
@@ -333,6 +364,21 @@ impl Local {
         }
         deliver(&message, &found, with) | retain
     }
+}
+
+/// Whether a topic, or the topics of a filter, are the gateway's own.
+#[must_use]
+pub fn is_system(topic: &[u8]) -> bool {
+    topic == b"$SYS" || topic.starts_with(b"$SYS/")
+}
+
+/// Whether clients may publish to a topic of `$SYS`: bridges of mosquitto tell their state there,
+/// at `$SYS/broker/connection/NAME/state`.
+#[must_use]
+pub fn is_bridge_state(topic: &[u8]) -> bool {
+    let name = topic.strip_prefix(b"$SYS/broker/connection/");
+    name.and_then(|name| name.strip_suffix(b"/state"))
+        .is_some_and(|name| !name.is_empty() && !name.contains(&b'/'))
 }
 
 /// What a subscription makes of a message; `None`: nothing.

@@ -104,6 +104,17 @@ struct Flight {
     stage: Stage,
 }
 
+/// What is in an outbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Messages that were not sent.
+    pub queued: usize,
+    /// Messages that were, and are not acknowledged.
+    pub unacknowledged: usize,
+    /// Bytes of both.
+    pub bytes: usize,
+}
+
 /// The connection that an outbox is emptied by.
 #[derive(Debug)]
 pub struct Door {
@@ -196,6 +207,17 @@ impl Outbox {
             work: AtomicBool::new(false),
             searching: AtomicBool::new(false),
             state: Mutex::default(),
+        }
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub fn waits(&self) -> Waits {
+        let state = self.state.lock();
+        Waits {
+            queued: state.fleeting.len() + state.lasting.len(),
+            unacknowledged: state.flights.len(),
+            bytes: state.bytes,
         }
     }
 

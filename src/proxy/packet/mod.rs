@@ -52,6 +52,7 @@ pub mod reason {
     pub const ALIAS_INVALID: u8 = 0x94;
     pub const TOO_LARGE: u8 = 0x95;
     pub const QUOTA: u8 = 0x97;
+    pub const ADMINISTRATIVE: u8 = 0x98;
     pub const PAYLOAD_FORMAT: u8 = 0x99;
 }
 

@@ -5,7 +5,7 @@
 //! they cost one look-up.
 
 mod cache;
-mod pattern;
+pub mod pattern;
 mod record;
 pub mod sanitise;
 mod template;

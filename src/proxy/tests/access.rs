@@ -46,7 +46,7 @@ fn line(user: &str, password: &[u8]) -> String {
 async fn knock(b: &Bench, book: &Rulebook, from: u8, connect: &[u8]) -> Peer {
     let (near, far) = tokio::io::duplex(100_000);
     let visitor = Visitor {
-        peer: SocketAddr::from((Ipv4Addr::new(10, 0, 0, from), 1)),
+        peer: socket::Peer::Net(SocketAddr::from((Ipv4Addr::new(10, 0, 0, from), 1))),
         deadline: Instant::now() + b.shared.config.connect_timeout,
         certified: None,
         access: Arc::clone(&book.access),
