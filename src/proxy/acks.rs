@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::bounds::Bounds;
-use super::packet::{self, Ack, Version, reason};
+use super::packet::{self, Ack, Telling, reason};
 use super::session::Session;
 use crate::spool::{Settle, Ticket};
 
@@ -174,11 +174,11 @@ impl Acks {
     }
 
     /// Appends the acknowledgements that may leave to `out`.
-    pub fn take(&self, out: &mut Vec<u8>, version: Version) -> Taken {
+    pub fn take(&self, out: &mut Vec<u8>, telling: Telling) -> Taken {
         let mut taken = Taken::default();
         let mut state = self.state.lock();
         while let Some(slot) = state.slots.front().filter(|slot| slot.done) {
-            packet::ack(out, version, slot.kind, slot.id, slot.reason);
+            packet::answer(out, telling, slot.kind, slot.id, slot.reason);
             match slot.kind {
                 Ack::Puback => taken.pubacks += 1,
                 _ if slot.reason >= reason::UNSPECIFIED => taken.refused_pubrecs += 1,

@@ -152,7 +152,7 @@ impl Inbox {
                 Ok(None) => break Ok(Progress::Read),
                 Err(bad) => break Err(bad),
             };
-            let step = match packet::decode(self.client.version, &frame) {
+            let step = match packet::decode(self.client.telling.version, &frame) {
                 Ok(Packet::Publish(publish)) => self.publish(&publish, &mut seen, when),
                 Ok(other) => self.other(&other),
                 Err(bad) => Err(bad),
@@ -256,7 +256,7 @@ impl Inbox {
         let config = &self.shared.config;
         let messages_max = usize::from(config.max_inflight_messages);
         if publish.qos() > 0 {
-            if self.client.version == Version::V5 {
+            if self.client.telling.version == Version::V5 {
                 let full = self.window.0 + self.window.1 >= messages_max;
                 if full && !(publish.qos() == 2 && self.client.session.knows(publish.id)) {
                     return Err(Bad {
@@ -396,7 +396,7 @@ impl Inbox {
         name: &[u8],
         (refusal, code): (Refusal, u8),
     ) -> Result<Fate, Bad> {
-        let is_v3 = self.client.version == Version::V3;
+        let is_v3 = self.client.telling.version == Version::V3;
         if is_v3 || publish.qos() == 0 {
             self.note_refused(refusal, name);
         }
@@ -504,7 +504,13 @@ impl Inbox {
             None => {}
         }
         let mut answer = Vec::new();
-        packet::ack(&mut answer, self.client.version, Ack::Pubcomp, id, 0);
+        packet::ack(
+            &mut answer,
+            self.client.telling.version,
+            Ack::Pubcomp,
+            id,
+            0,
+        );
         self.answer(answer);
         Ok(())
     }
@@ -523,7 +529,7 @@ impl Inbox {
 
     /// Moves the acknowledgements that may leave behind the other answers. `false`: there are none.
     pub fn collect(&mut self) -> bool {
-        let taken = self.acks.take(&mut self.out, self.client.version);
+        let taken = self.acks.take(&mut self.out, self.client.telling);
         if taken.received.is_empty() {
             return false;
         }

@@ -128,14 +128,11 @@ where
             will,
             buffer,
         } = entered;
-        let packet_bytes_max = connect
-            .packet_bytes_max
-            .map_or(usize::MAX, |max| max as usize);
+        let telling = connect.telling();
         let client = Client {
             id: Arc::clone(&claim.client_id),
-            version: connect.version,
+            telling,
             session: Arc::clone(&claim.session),
-            packet_bytes_max,
             number: claim.number,
             pass,
             header: shared.headers.client(&client_id),
@@ -149,7 +146,7 @@ where
             number: claim.number,
             version: connect.version,
             receive_maximum: usize::from(receive_maximum),
-            packet_bytes_max,
+            packet_bytes_max: telling.packet_bytes_max,
             rights: client.pass.rights(&client.id),
             acks: Arc::clone(&inbox.acks),
         });
@@ -180,17 +177,19 @@ where
         }
         self.publish_will(&end);
         self.inbox.collect();
-        let code = match end {
-            End::Bad(bad) => Some(bad.reason),
-            End::Silent => Some(reason::KEEP_ALIVE),
-            End::Stopped(Stopped::TakenOver) => Some(reason::TAKEN_OVER),
-            End::Stopped(Stopped::NotAuthorised) => Some(reason::NOT_AUTHORISED),
-            End::Stopped(Stopped::Kicked { .. }) => Some(reason::ADMINISTRATIVE),
-            End::Shutdown => Some(reason::SHUTTING_DOWN),
+        let why = match end {
+            End::Bad(bad) => Some((bad.reason, bad.what)),
+            End::Silent => Some((reason::KEEP_ALIVE, "")),
+            End::Stopped(Stopped::TakenOver) => Some((reason::TAKEN_OVER, "")),
+            End::Stopped(Stopped::NotAuthorised) => {
+                Some((reason::NOT_AUTHORISED, "user or password has changed"))
+            }
+            End::Stopped(Stopped::Kicked { .. }) => Some((reason::ADMINISTRATIVE, "")),
+            End::Shutdown => Some((reason::SHUTTING_DOWN, "")),
             End::Goodbye(_) | End::Gone(_) => None,
         };
-        if let Some(code) = code {
-            packet::disconnect(&mut self.inbox.out, self.client.version, code);
+        if let Some(why) = why {
+            packet::disconnect(&mut self.inbox.out, self.client.telling, why);
         }
         self.inbox.acks.close();
         drop(self.claim);
@@ -367,7 +366,7 @@ where
         let keeps_session = !self.claim.expiry.is_zero();
         let silent = match end {
             End::Goodbye(code) => {
-                *code != reason::DISCONNECT_WITH_WILL || self.client.version == Version::V3
+                *code != reason::DISCONNECT_WITH_WILL || self.client.telling.version == Version::V3
             }
             End::Shutdown => true,
             _ => false,

@@ -11,7 +11,7 @@ use super::Shared;
 use super::access::{Pass, Visitor};
 use super::bounds::{Part, WillPart};
 use super::buffer::ReadBuffer;
-use super::packet::{self, Accepted, Bad, Connect, Version, reason};
+use super::packet::{self, Accepted, Bad, Connect, Telling, Version, reason};
 use super::session::{Claim, Guest, KeptWill};
 
 /// A client that was let in, and what it has sent beyond its CONNECT.
@@ -76,12 +76,12 @@ where
         let pass = visitor.access.admit(visitor, &mut connect, &shared.gate);
         let pass = match pass.await {
             Ok(pass) => pass,
-            Err(bad) => return Err(refuse(stream, connect.version, bad).await),
+            Err(bad) => return Err(refuse(stream, connect.telling(), bad).await),
         };
         let mut will = None;
         if let Some(kept) = connect.will.take() {
             let Some(part) = WillPart::take(&shared.wills, kept.bytes()) else {
-                return Err(refuse(stream, connect.version, TOO_MANY_WILLS).await);
+                return Err(refuse(stream, connect.telling(), TOO_MANY_WILLS).await);
             };
             will = Some(Box::new((kept, part)));
         }
@@ -110,11 +110,7 @@ where
         };
         packet::connack(&mut out, connect.version, &accepted)
             .map_err(|_| Bad::protocol("CONNACK cannot be said"))?;
-        if out.len()
-            > connect
-                .packet_bytes_max
-                .map_or(usize::MAX, |max| max as usize)
-        {
+        if out.len() > connect.telling().packet_bytes_max {
             let bad = Bad::protocol("maximum packet size too small for a CONNACK");
             return Err(Refused::Bad(bad));
         }
@@ -159,7 +155,7 @@ where
                         [0, 4, b'M', b'Q', b'T', b'T', ..] => Version::V5,
                         _ => Version::V3,
                     };
-                    return Err(refuse(stream, version, bad).await);
+                    return Err(refuse(stream, Telling::codes(version), bad).await);
                 }
             };
             if connect.authenticates {
@@ -167,7 +163,7 @@ where
                     reason: reason::AUTH_METHOD,
                     what: "no enhanced authentication here",
                 };
-                return Err(refuse(stream, connect.version, bad).await);
+                return Err(refuse(stream, connect.telling(), bad).await);
             }
             part.set(0);
             return Ok((connect, length));
@@ -184,9 +180,9 @@ where
 }
 
 /// Tells a client that it may not come in.
-async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, version: Version, bad: Bad) -> Refused {
+async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, telling: Telling, bad: Bad) -> Refused {
     let mut out = Vec::new();
-    packet::connack_refused(&mut out, version, bad.reason);
+    packet::connack_refused(&mut out, telling, bad);
     let told = stream.write_all(&out).await;
     match told.and(stream.flush().await) {
         Ok(()) => Refused::Bad(bad),
@@ -208,7 +204,7 @@ where
             reason: reason::CLIENT_ID,
             what: "session without a client id",
         };
-        return Err(refuse(stream, connect.version, bad).await);
+        return Err(refuse(stream, connect.telling(), bad).await);
     }
     let random = RandomState::new();
     let (high, low) = (random.hash_one(0), random.hash_one(1));

@@ -82,10 +82,9 @@ struct Shared {
 #[derive(Clone, Debug)]
 struct Client {
     id: Arc<str>,
-    version: packet::Version,
+    /// What it speaks, and how much it is told.
+    telling: packet::Telling,
     session: Arc<session::Session>,
-    /// Largest packet it takes.
-    packet_bytes_max: usize,
     /// Its connection's number.
     number: u64,
     /// What it came in by.

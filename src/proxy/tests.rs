@@ -3,6 +3,7 @@
 mod access;
 mod clients;
 mod durable;
+mod statements;
 mod subscribers;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -77,6 +78,8 @@ struct Fake {
     disk: Arc<Mutex<Disk>>,
     /// What is kept is synced when the test says so, else at once.
     by_hand: std::sync::atomic::AtomicBool,
+    /// Records and all that is kept are safe as they come.
+    at_once: std::sync::atomic::AtomicBool,
     came: tokio::sync::Notify,
 }
 
@@ -94,6 +97,12 @@ impl Intake for Fake {
                 self.disk.lock().asked.push((changes, None));
             }
             self.records.lock().push(incoming.record);
+            if self.at_once.load(Ordering::Relaxed) {
+                sync(&self.disk);
+                if let Some(ticket) = &incoming.ticket {
+                    ticket.to.safe(&[ticket.token]);
+                }
+            }
             self.tickets.lock().push(incoming.ticket);
         }
         self.came.notify_one();

@@ -24,7 +24,12 @@ impl Inbox {
         let outbox = &self.client.session.outbox;
         let codes = self.shared.local.subscribe_all(outbox, subscribe);
         let mut answer = Vec::new();
-        packet::suback(&mut answer, self.client.version, subscribe.id, &codes);
+        packet::suback(
+            &mut answer,
+            self.client.telling.version,
+            subscribe.id,
+            &codes,
+        );
         self.answer_if_it_fits(answer)
     }
 
@@ -33,13 +38,13 @@ impl Inbox {
         let one = |filter: &String| self.shared.local.unsubscribe(outbox, filter);
         let codes: Vec<u8> = filters.iter().map(one).collect();
         let mut answer = Vec::new();
-        packet::unsuback(&mut answer, self.client.version, id, &codes);
+        packet::unsuback(&mut answer, self.client.telling.version, id, &codes);
         self.answer_if_it_fits(answer)
     }
 
     /// Whether the client takes an answer of this size (section 3.1.2.11.4).
     fn answer_if_it_fits(&mut self, answer: Vec<u8>) -> Result<(), Bad> {
-        if answer.len() <= self.client.packet_bytes_max {
+        if answer.len() <= self.client.telling.packet_bytes_max {
             self.answer(answer);
             return Ok(());
         }
@@ -53,7 +58,13 @@ impl Inbox {
     pub(super) fn acknowledged(&mut self, kind: Ack, id: u16, code: u8) -> Result<(), Bad> {
         let due = self.client.session.outbox.acknowledge(kind, id, code);
         if due.map_err(|_| Bad::protocol("acknowledgement that does not fit its message"))? {
-            packet::ack(&mut self.out, self.client.version, Ack::Pubrel, id, 0);
+            packet::ack(
+                &mut self.out,
+                self.client.telling.version,
+                Ack::Pubrel,
+                id,
+                0,
+            );
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use mqtt_protocol_core::mqtt::packet::{Property, v3_1_1, v5_0};
 use mqtt_protocol_core::mqtt::result_code::MqttError;
 
 use super::control::{bad, ends, qos, strings};
-use super::{Bad, Properties, Version, reason};
+use super::{Bad, Properties, Telling, Version, reason};
 use crate::mqtt_topic as topic;
 
 /// A client's first packet.
@@ -30,6 +30,8 @@ pub struct Connect {
     pub receive_maximum: u16,
     /// Largest packet the client takes.
     pub packet_bytes_max: Option<u32>,
+    /// Whether it asks to be told reasons in words.
+    pub asks_reasons: bool,
     /// Whether it wants enhanced authentication, which is refused.
     pub authenticates: bool,
     /// Who it says that it is.
@@ -104,6 +106,19 @@ pub fn connect(body: &[u8]) -> Result<Connect, Bad> {
     }
 }
 
+impl Connect {
+    /// How much its client is told.
+    #[must_use]
+    pub fn telling(&self) -> Telling {
+        let most = self.packet_bytes_max.unwrap_or(u32::MAX);
+        Telling {
+            version: self.version,
+            strings: self.asks_reasons,
+            packet_bytes_max: usize::try_from(most).unwrap_or(usize::MAX),
+        }
+    }
+}
+
 impl Will {
     /// Memory it takes, in bytes, about.
     #[must_use]
@@ -164,6 +179,7 @@ fn connect_v3(body: &[u8]) -> Result<Connect, Bad> {
         session_expiry: if packet.clean_session() { 0 } else { u32::MAX },
         receive_maximum: u16::MAX,
         packet_bytes_max: None,
+        asks_reasons: false,
         authenticates: false,
         user_name: packet.user_name().map(str::to_owned),
         password: packet.password().map(|it| Password(it.to_vec())),
@@ -207,6 +223,7 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Bad> {
         session_expiry: 0,
         receive_maximum: u16::MAX,
         packet_bytes_max: None,
+        asks_reasons: false,
         authenticates: false,
         user_name: packet.user_name().map(str::to_owned),
         password: packet.password().map(|it| Password(it.to_vec())),
@@ -217,6 +234,7 @@ fn connect_v5(body: &[u8]) -> Result<Connect, Bad> {
             Property::SessionExpiryInterval(p) => connect.session_expiry = p.val(),
             Property::ReceiveMaximum(p) => connect.receive_maximum = p.val(),
             Property::MaximumPacketSize(p) => connect.packet_bytes_max = Some(p.val()),
+            Property::RequestProblemInformation(p) => connect.asks_reasons = p.val() == 1,
             Property::AuthenticationMethod(p) => {
                 strings(&[p.val()])?;
                 connect.authenticates = true;

@@ -6,7 +6,7 @@ use mqtt_protocol_core::mqtt::packet::{
 };
 use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, MqttError};
 
-use super::{Ack, Version, reason};
+use super::{Ack, Bad, Version, reason};
 
 /// What a CONNACK tells a client that may come in.
 #[derive(Clone, Debug)]
@@ -23,6 +23,87 @@ pub struct Accepted<'a> {
     pub assigned_id: Option<&'a str>,
     /// v5: seconds, if they differ from what the client asked for.
     pub session_expiry: Option<u32>,
+}
+
+/// How much a client is told: in MQTT 5 a reason code, and to who asks for it by a request problem
+/// information of 1 also a reason string, if that makes no packet larger than it takes. (By default
+/// the property is 1; but few clients show such strings to anybody, and small ones pay for them.)
+#[derive(Clone, Copy, Debug)]
+pub struct Telling {
+    /// What the client speaks.
+    pub version: Version,
+    /// Whether it asks for strings.
+    pub strings: bool,
+    /// Largest packet it takes, in bytes.
+    pub packet_bytes_max: usize,
+}
+
+impl Telling {
+    /// Of a client of which nothing else is known.
+    #[must_use]
+    pub fn codes(version: Version) -> Self {
+        Self {
+            version,
+            strings: false,
+            packet_bytes_max: usize::MAX,
+        }
+    }
+
+    /// Appends a v5 packet that ends with a reason code: `first`, its length, `head`, the code, and
+    /// properties where `always` or where there is a string.
+    fn packet(
+        self,
+        out: &mut Vec<u8>,
+        (first, head): (u8, &[u8]),
+        (reason, why): (u8, &str),
+        always: bool,
+    ) {
+        /// Of a property's id and of its length.
+        const STRING_HEAD: usize = 3;
+        let room = self.packet_bytes_max.saturating_sub(head.len() + 10);
+        let length = u16::try_from(why.len()).ok().filter(|_| self.strings);
+        out.push(first);
+        match length.filter(|length| *length > 0 && usize::from(*length) <= room) {
+            Some(length) => {
+                let properties = STRING_HEAD + why.len();
+                let before = varint_bytes(properties);
+                put_varint(out, head.len() + 1 + before + properties);
+                out.extend_from_slice(head);
+                out.push(reason);
+                put_varint(out, properties);
+                out.push(0x1f);
+                out.extend_from_slice(&length.to_be_bytes());
+                out.extend_from_slice(why.as_bytes());
+            }
+            None => {
+                put_varint(out, head.len() + 1 + usize::from(always));
+                out.extend_from_slice(head);
+                out.push(reason);
+                out.extend_from_slice(if always { &[0] } else { &[] });
+            }
+        }
+    }
+}
+
+/// What a refused PUBLISH is told beside its reason code.
+fn why_refused(reason: u8) -> &'static str {
+    match reason {
+        reason::NOT_AUTHORISED => "no right to publish to this topic, or no route for it",
+        reason::TOO_LARGE => "larger than Kafka takes",
+        reason::QUOTA => "too many topics",
+        _ => "",
+    }
+}
+
+/// Appends the PUBACK or PUBREC of a client's message, with what a refusal has to say.
+pub fn answer(out: &mut Vec<u8>, telling: Telling, kind: Ack, id: u16, reason: u8) {
+    if telling.version == Version::V5 && reason >= reason::UNSPECIFIED {
+        let first = if kind == Ack::Puback { 0x40 } else { 0x50 };
+        let why = (reason, why_refused(reason));
+        telling.packet(out, (first, &id.to_be_bytes()), why, false);
+    } else {
+        ack(out, telling.version, kind, id, reason);
+    }
 }
 
 /// Appends PUBACK, PUBREC, PUBREL or PUBCOMP. A reason other than success is told in v5 only.
@@ -48,9 +129,9 @@ pub fn pingresp(out: &mut Vec<u8>) {
 }
 
 /// Appends a v5 DISCONNECT; 3.1.1 has none from the server.
-pub fn disconnect(out: &mut Vec<u8>, version: Version, reason: u8) {
-    if version == Version::V5 {
-        out.extend_from_slice(&[0xe0, 1, reason]);
+pub fn disconnect(out: &mut Vec<u8>, telling: Telling, (reason, why): (u8, &str)) {
+    if telling.version == Version::V5 {
+        telling.packet(out, (0xe0, &[]), (reason, why), false);
     }
 }
 
@@ -96,12 +177,12 @@ pub fn connack(
 /// Appends a CONNACK that refuses. 3.1.1 has five codes of its own; what they cannot say is only a
 /// closed connection, as section 3.2.2.3 demands. A version that is neither is told in version 5's
 /// words.
-pub fn connack_refused(out: &mut Vec<u8>, version: Version, reason: u8) {
-    if version == Version::V5 {
-        out.extend_from_slice(&[0x20, 3, 0, reason, 0]);
+pub fn connack_refused(out: &mut Vec<u8>, telling: Telling, bad: Bad) {
+    if telling.version == Version::V5 {
+        telling.packet(out, (0x20, &[0]), (bad.reason, bad.what), true);
         return;
     }
-    let code = match reason {
+    let code = match bad.reason {
         reason::UNSUPPORTED_VERSION => 1,
         reason::CLIENT_ID => 2,
         reason::QUOTA | reason::SHUTTING_DOWN => 3,

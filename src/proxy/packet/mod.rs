@@ -21,8 +21,8 @@ mod tests;
 pub use connect::{Connect, Password, Will, connect};
 pub use control::{Filter, RetainHandling, Subscribe};
 pub use encode::{
-    Accepted, ack, connack, connack_refused, disconnect, pingresp, put_varint, suback, unsuback,
-    varint_bytes,
+    Accepted, Telling, ack, answer, connack, connack_refused, disconnect, pingresp, put_varint,
+    suback, unsuback, varint_bytes,
 };
 pub use frame::{Frame, frame};
 pub use publish::{Properties, Publish};

@@ -177,6 +177,24 @@ fn wants(filter: &str, qos: u8) -> Filter {
 }
 
 #[test]
+fn lengths_are_as_short_as_they_can_be() {
+    for (value, bytes) in [
+        (0, &[0][..]),
+        (0x7f, &[0x7f]),
+        (0x80, &[0x80, 1]),
+        (0x3fff, &[0xff, 0x7f]),
+        (0x4000, &[0x80, 0x80, 1]),
+        (0x1f_ffff, &[0xff, 0xff, 0x7f]),
+        (0x20_0000, &[0x80, 0x80, 0x80, 1]),
+        (0x0fff_ffff, &[0xff, 0xff, 0xff, 0x7f]),
+    ] {
+        let mut out = Vec::new();
+        put_varint(&mut out, value);
+        assert_eq!((&out[..], varint_bytes(value)), (bytes, bytes.len()));
+    }
+}
+
+#[test]
 fn the_rest_is_read_and_written() {
     let v5 = |bytes: &[u8]| format!("{:?}", decode(Version::V5, &whole(bytes)).unwrap());
     assert_eq!(v5(b"\x62\x02\0\x07"), "Ack(Pubrel, 7, 0)");

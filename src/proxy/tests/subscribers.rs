@@ -162,6 +162,59 @@ async fn wills_have_a_bound_together() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reasons_are_told_to_who_wants_them() {
+    let mut config = config();
+    config.default_topic = None;
+    let b = bench(&config);
+    let connect = async |properties: &[u8]| {
+        let mut peer = b.open();
+        let length = [properties.len() as u8];
+        let body = [
+            b"\0\x04MQTT\x05\x02\0\0",
+            &length[..],
+            properties,
+            b"\0\x01c",
+        ]
+        .concat();
+        peer.send(&[&[0x10, body.len() as u8], &body[..]].concat())
+            .await;
+        let head = peer.read(2).await;
+        peer.read(usize::from(head[1])).await;
+        peer
+    };
+    let string = |text: &str| {
+        let length = text.len() as u8;
+        [&[length + 3, 0x1f, 0, length], text.as_bytes()].concat()
+    };
+    // Asked for; not asked for, in two ways; and no room for it.
+    for (properties, told) in [
+        (&b"\x17\x01"[..], true),
+        (b"", false),
+        (b"\x17\0", false),
+        (b"\x17\x01\x27\0\0\0\x10", false),
+    ] {
+        let mut peer = connect(properties).await;
+        peer.send(&publish(5, 2, 1)).await;
+        let why = string("no right to publish to this topic, or no route for it");
+        let mut wanted = vec![0x40, 3, 0, 1, packet::reason::NOT_AUTHORISED];
+        if told {
+            wanted[1] += why.len() as u8;
+            wanted.extend(why);
+        }
+        assert_eq!(peer.read(wanted.len()).await, wanted);
+        peer.send(&[0xc1, 0]).await;
+        let why = string("reserved flags");
+        let mut wanted = vec![0xe0, 1, packet::reason::MALFORMED];
+        if told {
+            wanted[1] += why.len() as u8;
+            wanted.extend(why);
+        }
+        assert_eq!(peer.read(wanted.len()).await, wanted);
+        peer.closed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn mqtt_3_1_is_not_told_of_its_session() {
     let b = bench(&config());
     for _ in 0..2 {
