@@ -36,14 +36,16 @@ c.disconnect(); c.loop_stop()
 print("all came back")
 "#;
 
-struct Bench {
-    gateway: Gateway,
+/// A gateway with a door of each kind.
+pub struct Bench {
+    pub gateway: Gateway,
     files: tempfile::TempDir,
     /// TLS, TLS with client certificates, WebSocket, both.
-    ports: [u16; 4],
+    pub ports: [u16; 4],
 }
 
-fn bench(topic: &str) -> Bench {
+/// Its records go to `topic`; handshakes may take so long.
+pub fn bench(topic: &str, connect_timeout_ms: u32) -> Bench {
     let kafka = Kafka::shared();
     kafka.create_topic(topic, 1);
     let files = tempfile::tempdir().unwrap();
@@ -58,7 +60,7 @@ fn bench(topic: &str) -> Bench {
     );
     let ca = path("ca.pem");
     let config = format!(
-        "[proxy]\ndefault_topic = '{topic}'\nconnect_timeout_ms = 2_000\n\
+        "[proxy]\ndefault_topic = '{topic}'\nconnect_timeout_ms = {connect_timeout_ms}\n\
          [[proxy.listener]]\nlisten = '127.0.0.1:0'\n{tls}\n\
          [[proxy.listener]]\nlisten = '127.0.0.1:0'\n{tls}\nclient_ca_file = '{ca}'\n\
          [[proxy.listener]]\nlisten = '127.0.0.1:0'\ntransport = 'websocket'\n\
@@ -120,7 +122,8 @@ fn openssl(folder: &Path, name: &str) -> Command {
 }
 
 impl Bench {
-    fn file(&self, name: &str) -> PathBuf {
+    /// A certificate or key.
+    pub fn file(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }
 
@@ -163,7 +166,7 @@ impl Bench {
 
 #[test]
 fn foreign_clients_come_in_by_tls_by_certificate_and_by_websocket() {
-    let b = bench("doors");
+    let b = bench("doors", 10_000);
     let [tls, mtls, websocket, both] = b.ports;
     let mut good = 0;
     for version in ["tlsv1.2", "tlsv1.3"] {
@@ -265,7 +268,7 @@ fn subscriber(b: &Bench, ca: &str) -> Child {
 
 #[test]
 fn certificates_are_exchanged_under_open_connections() {
-    let b = bench("exchanged");
+    let b = bench("exchanged", 10_000);
     let ends = b
         .gateway
         .metrics()
@@ -303,7 +306,7 @@ fn certificates_are_exchanged_under_open_connections() {
 
 #[test]
 fn slow_and_garbled_handshakes_keep_nobody_out() {
-    let b = bench("slow-doors");
+    let b = bench("slow-doors", 2_000);
     // A ClientHello that says it is longer than what comes of it.
     let hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 40]].concat();
     let http = b"GET /mqtt HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: ";

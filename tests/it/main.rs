@@ -73,6 +73,8 @@ mod sockets;
 
 mod flapping;
 
+mod foreign;
+
 mod noise;
 
 mod secrets;

@@ -328,10 +328,12 @@ fn leaders_moved(matrix: &mut Matrix) {
         let file = ["--execute", "--reassignment-json-file"];
         let file = [&file[..], &[plan.to_str().unwrap()]].concat();
         m.kafka.tool("reassign", &file);
-        m.elect();
-        let moved = moved(&before, &m.kafka.leaders());
+        let moved = wait("leaders move", 60, || {
+            m.elect();
+            let moved = moved(&before, &m.kafka.leaders());
+            (moved >= PARTITIONS).then_some(moved)
+        });
         eprintln!("{moved} leaders moved");
-        m.bit(moved >= PARTITIONS, "few leaders moved");
         m.told("NOT_LEADER");
     });
 }

@@ -19,6 +19,13 @@ fn secured(kafka: &Kafka, password: &Path) -> String {
     )
 }
 
+/// Batches that were repeated by when the first records are in Kafka: a topic that has just been
+/// made may have no leader yet.
+fn repeated_at_first(gateway: &Gateway) -> f64 {
+    gateway.wait_figure("sent_total", 60, |n| n >= 100.0);
+    gateway.metrics().of("produce_batches_repeated_total")
+}
+
 #[test]
 fn a_gateway_sends_over_tls_and_sasl_while_its_sessions_end() {
     let kafka = Kafka::start_secure(1, &[]);
@@ -31,6 +38,7 @@ fn a_gateway_sends_over_tls_and_sasl_while_its_sessions_end() {
         "--clients 20 --topics 100 --seconds 25 --rate 2000 --json --drain 60",
     );
     let ledger = load.ledger.clone();
+    let at_first = repeated_at_first(&gateway);
     let done = load.finish();
     gateway.wait_drained(60);
     let figures = gateway.metrics();
@@ -49,7 +57,7 @@ fn a_gateway_sends_over_tls_and_sasl_while_its_sessions_end() {
     oracle::check(&kafka, &[&ledger], "--topic mqtt --headers").expect_clean("over TLS and SASL");
     assert_eq!(
         figures.of("produce_batches_repeated_total"),
-        0.0,
+        at_first,
         "an answer was lost"
     );
     assert_eq!(done.acked, done.sent);
@@ -136,6 +144,7 @@ fn a_quota_slows_and_loses_nothing() {
         "--clients 10 --topics 50 --seconds 30 --rate 300 --size 600 --drain 120",
     );
     let ledger = load.ledger.clone();
+    let at_first = repeated_at_first(&gateway);
     let done = load.finish();
     let before = gateway.metrics();
     eprintln!(
@@ -162,7 +171,7 @@ fn a_quota_slows_and_loses_nothing() {
         done.acked, done.sent
     );
     oracle::check(&kafka, &[&ledger], "--topic mqtt").expect_clean("under a quota");
-    assert_eq!(repeated, 0.0, "what was throttled is not sent again");
+    assert_eq!(repeated, at_first, "what was throttled is not sent again");
 }
 
 /// Each broker goes to another port, one after the other, until none is where the configuration
