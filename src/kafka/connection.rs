@@ -32,6 +32,9 @@ use super::security::Stream;
 
 /// Requests that wait for the writer.
 const QUEUE_MAX: usize = 16;
+/// Longest that a broker is believed to mute a connection; by default its quota windows, and so
+/// what it asks for, are eleven seconds.
+const MUTED_MAX: Duration = Duration::from_secs(60);
 /// Requests written and not answered.
 const IN_FLIGHT_MAX: usize = 64;
 /// Bytes after which no more requests are gathered for one write.
@@ -89,7 +92,17 @@ struct Shared {
 #[derive(Default)]
 struct State {
     in_flight: VecDeque<Waiter>,
+    /// Until when the broker reads nothing of this connection, as it has said.
+    muted_until: Option<Instant>,
     end: Option<End>,
+}
+
+impl State {
+    /// Of a request that is the next to be answered.
+    fn deadline(&self, request_timeout: Duration) -> Instant {
+        let now = Instant::now();
+        self.muted_until.map_or(now, |until| until.max(now)) + request_timeout
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -107,6 +120,17 @@ pub(super) struct Manner {
 }
 
 impl Connection {
+    /// The broker has said that it reads nothing of this connection for so long (KIP-219): who
+    /// waits for an answer waits so much longer.
+    pub(super) fn muted(&self, long: Duration) {
+        let mut state = self.shared.state.lock();
+        state.muted_until = Some(Instant::now() + long.min(MUTED_MAX));
+        let deadline = state.deadline(self.shared.request_timeout);
+        if let Some(oldest) = state.in_flight.front_mut() {
+            oldest.deadline = deadline;
+        }
+    }
+
     /// Starts the tasks of a secured stream.
     pub(super) fn start(stream: Stream, address: Arc<str>, manner: &Manner) -> Self {
         let (read, write) = tokio::io::split(stream);
@@ -266,8 +290,9 @@ impl Shared {
             }
             let answered = state.in_flight.pop_front().ok_or_else(foreign)?;
             // A broker answers one request of a connection at a time: the next one's time begins.
+            let deadline = state.deadline(self.request_timeout);
             if let Some(next) = state.in_flight.front_mut() {
-                next.deadline = Instant::now() + self.request_timeout;
+                next.deadline = deadline;
             }
             answered
         };
@@ -325,7 +350,7 @@ async fn enlist(
     }
     let mut waiter = Some(Waiter {
         correlation_id: request.correlation_id,
-        deadline: Instant::now() + shared.request_timeout,
+        deadline: shared.state.lock().deadline(shared.request_timeout),
         answer: request.answer,
         _permit: permit,
     });

@@ -73,6 +73,9 @@ impl Client {
         let mut frame = connection.send(id, pieces).await?;
         let answer = connection.read::<ProduceResponse>(&PRODUCE, &mut frame, version)?;
         let throttle = u64::try_from(answer.throttle_time_ms).unwrap_or(0);
+        if throttle > 0 {
+            connection.muted(Duration::from_millis(throttle));
+        }
         let answers = plan.sort(answer, version >= BY_ID, connection)?;
         for (batch, answer) in batches.iter().zip(&answers) {
             self.inner.heed(answer.code, &batch.topic, batch.partition);

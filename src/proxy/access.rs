@@ -1,9 +1,9 @@
 //! Who may come in, and as whom: one [`Access`] per listener, one [`Gate`] for all.
 //!
-//! A password is hashed in a thread of its own, [`HASHES_AT_ONCE`] at a time: a hash takes a tenth
+//! A password is hashed in a thread of its own, two at a time: a hash takes a tenth
 //! of a second on a Raspberry Pi, by intent, and 7 MiB. One that was right is remembered as a MAC
 //! under a key of this process, so that a device that comes back does not cost it again. Who is
-//! wrong [`FAILURES_MAX`] times in a row waits a minute before a password is looked at again, per
+//! wrong five times in a row waits a minute before a password is looked at again, per
 //! user name and address: nobody can lock a device out from elsewhere.
 
 use std::net::IpAddr;

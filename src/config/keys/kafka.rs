@@ -66,7 +66,8 @@ pub(super) const KAFKA: Table = Table {
             },
             default: Default::Is("10_000"),
             doc: "Deadline for a broker's answer, from the request or from the answer before it on \
-                  that connection; must be above `server_timeout_ms`. Too little: \
+                  that connection, and after what a quota lets it wait; must be above \
+                  `server_timeout_ms`. Too little: \
                   slow answers are thrown away and asked for again. Too much: a frozen broker \
                   holds its partitions for that long, and what waits is written to flash.",
         },

@@ -137,6 +137,20 @@ async fn who_waits_behind_another_has_the_whole_time_from_its_answer_on() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_behind_a_throttled_answer_has_its_time_and_the_whole_of_its_own() {
+    let (connection, mut broker) = pair().await;
+    let began = Instant::now();
+    let calls = [ask(&connection, 1), ask(&connection, 2)];
+    hear(&mut broker, 1).await;
+    say(&mut broker, 5, 1, b"x").await;
+    let [first, second] = calls;
+    first.await.unwrap().unwrap();
+    connection.muted(TIMEOUT * 5);
+    second.await.unwrap().unwrap_err();
+    assert!(began.elapsed() >= TIMEOUT * 6 && began.elapsed() < TIMEOUT * 7);
+}
+
 /// Also when whoever asked has gone: the next would wait behind it for nothing.
 #[tokio::test(start_paused = true)]
 async fn the_deadline_holds_for_a_call_that_was_dropped() {
