@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::tls::{Stamp, Unfit, stamp_of};
+use crate::tls::{Unfit, Watch};
 
 /// Largest file of rules, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -48,7 +48,7 @@ pub struct Watched<R> {
     path: PathBuf,
     current: RwLock<Arc<R>>,
     generation: AtomicU64,
-    stamp: Mutex<Stamp>,
+    watch: Mutex<Watch>,
 }
 
 impl<R: Rules> Watched<R> {
@@ -57,13 +57,13 @@ impl<R: Rules> Watched<R> {
     /// # Errors
     /// [`Unfit`]: it cannot be read, or a line of it cannot.
     pub fn open(path: PathBuf) -> Result<Self, Unfit> {
-        let stamp = Mutex::new(stamp_of(std::iter::once(&path)));
+        let watch = Mutex::new(Watch::on(std::iter::once(&path)));
         let current = RwLock::new(Arc::new(load(&path)?));
         Ok(Self {
             path,
             current,
             generation: AtomicU64::new(0),
-            stamp,
+            watch,
         })
     }
 
@@ -74,7 +74,7 @@ impl<R: Rules> Watched<R> {
             path: PathBuf::new(),
             current: RwLock::new(Arc::new(rules)),
             generation: AtomicU64::new(0),
-            stamp: Mutex::default(),
+            watch: Mutex::default(),
         }
     }
 
@@ -91,29 +91,32 @@ impl<R: Rules> Watched<R> {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Reads the file if it has changed, or `always`. Returns whether other rules are in force.
+    /// Reads the file if it has changed or could not be used, or `always`. Returns whether other
+    /// rules are in force.
     pub fn refresh(&self, always: bool) -> bool {
-        let now = stamp_of(std::iter::once(&self.path));
-        let mut stamp = self.stamp.lock();
-        if *stamp == now && !always {
+        let mut watch = self.watch.lock();
+        if !watch.look(std::iter::once(&self.path)) && !always {
             return false;
         }
-        *stamp = now;
         let path = self.path.display();
         match load(&self.path) {
             Ok(rules) => {
                 *self.current.write() = Arc::new(rules);
                 self.generation.fetch_add(1, Ordering::Release);
+                watch.read(None);
                 tracing::info!(key = R::KEY, %path, "rules are read again, and in force");
                 true
             }
-            Err(Unfit { key, found, right }) => {
-                tracing::error!(
-                    key,
-                    found,
-                    right,
-                    "changed rules are not used: the old hold"
-                );
+            Err(unfit) => {
+                if watch.read(Some(&unfit)) || always {
+                    let Unfit { key, found, right } = unfit;
+                    tracing::error!(
+                        key,
+                        found,
+                        right,
+                        "changed rules are not used: the old hold"
+                    );
+                }
                 false
             }
         }

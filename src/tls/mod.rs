@@ -22,16 +22,44 @@ pub struct Unfit {
     pub right: String,
 }
 
-/// By what changed files are known: when each was written, and its length.
-pub type Stamp = Vec<Option<(SystemTime, u64)>>;
+/// What is known of files that may change while they are in use.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// When each was written, and its length.
+    stamps: Vec<Option<(SystemTime, u64)>>,
+    /// Why they could not be used when they were read last.
+    wrong: Option<Unfit>,
+}
 
-/// The stamp of files as they are now.
-pub fn stamp_of<'f>(files: impl Iterator<Item = &'f PathBuf>) -> Stamp {
-    let one = |path| {
-        let file = std::fs::metadata(path).ok()?;
-        Some((file.modified().ok()?, file.len()))
-    };
-    files.map(one).collect()
+impl Watch {
+    /// Of files that are about to be read for the first time.
+    #[must_use]
+    pub fn on<'f>(files: impl Iterator<Item = &'f PathBuf>) -> Self {
+        let mut watch = Self::default();
+        watch.look(files);
+        watch
+    }
+
+    /// Looks at the files. Returns whether they are to be read: one has changed, or they could not
+    /// be used, which need not lie in them: with no file descriptor left nothing can be read.
+    pub fn look<'f>(&mut self, files: impl Iterator<Item = &'f PathBuf>) -> bool {
+        let one = |path| {
+            let file = std::fs::metadata(path).ok()?;
+            Some((file.modified().ok()?, file.len()))
+        };
+        let now: Vec<_> = files.map(one).collect();
+        let due = self.wrong.is_some() || self.stamps != now;
+        self.stamps = now;
+        due
+    }
+
+    /// They were read, and are used or not. Returns whether `wrong` is to be told: it is not what
+    /// was wrong before.
+    pub fn read(&mut self, wrong: Option<&Unfit>) -> bool {
+        let news = self.wrong.as_ref() != wrong;
+        self.wrong = wrong.cloned();
+        news
+    }
 }
 
 /// The certificates of a file, at least one.

@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
 use x509_cert::der::Decode as _;
 
-use super::{Stamp, Unfit, certificates, private_key, roots_of, stamp_of};
+use super::{Unfit, Watch, certificates, private_key, roots_of};
 
 /// A certificate that ends sooner is warned of.
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -42,7 +42,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Current {
     loaded: Loaded,
-    stamp: Stamp,
+    watch: Watch,
 }
 
 #[derive(Clone, Debug)]
@@ -59,9 +59,9 @@ impl Server {
     /// [`Unfit`]: a file that cannot be read or is not PEM, a key that does not fit its
     /// certificate.
     pub fn new(files: Files) -> Result<Self, Unfit> {
-        let stamp = stamp(&files);
+        let watch = Watch::on(all(&files));
         let loaded = load(&files)?;
-        let current = Mutex::new(Current { loaded, stamp });
+        let current = Mutex::new(Current { loaded, watch });
         Ok(Self { files, current })
     }
 
@@ -87,28 +87,30 @@ impl Server {
 
     /// Reads files that have changed.
     pub fn refresh(&self) {
-        let now = stamp(&self.files);
         let mut current = self.current.lock();
-        if current.stamp == now {
+        if !current.watch.look(all(&self.files)) {
             return;
         }
-        current.stamp = now;
         match load(&self.files) {
             Ok(loaded) => {
                 let cert_file = self.files.cert_file.display();
                 tracing::info!(%cert_file, "changed TLS files are in use");
                 current.loaded = loaded;
+                current.watch.read(None);
             }
-            Err(Unfit { key, found, right }) => {
-                tracing::error!(key, found, right, "changed TLS files are not used");
+            Err(unfit) => {
+                if current.watch.read(Some(&unfit)) {
+                    let Unfit { key, found, right } = unfit;
+                    tracing::error!(key, found, right, "changed TLS files are not used");
+                }
             }
         }
     }
 }
 
-fn stamp(files: &Files) -> Stamp {
+fn all(files: &Files) -> impl Iterator<Item = &PathBuf> {
     let both = [&files.cert_file, &files.key_file].into_iter();
-    stamp_of(both.chain(&files.client_ca_file))
+    both.chain(&files.client_ca_file)
 }
 
 fn load(files: &Files) -> Result<Loaded, Unfit> {
@@ -121,7 +123,6 @@ fn load(files: &Files) -> Result<Loaded, Unfit> {
             right: "name a PEM file with an X.509 certificate".into(),
         })
     })?;
-    tell_end(files, not_after);
     let provider = Arc::new(ring::default_provider());
     let unusable = |key, error: &dyn std::fmt::Display| Unfit {
         key,
@@ -151,6 +152,7 @@ fn load(files: &Files) -> Result<Loaded, Unfit> {
             ),
         })?;
     config.session_storage = rustls::server::ServerSessionMemoryCache::new(SESSIONS);
+    tell_end(files, not_after);
     Ok(Loaded {
         config: Arc::new(config),
         not_after,

@@ -28,6 +28,7 @@ mod tools;
 
 mod access;
 mod at_least_once;
+mod bad_input;
 mod check;
 mod clients;
 

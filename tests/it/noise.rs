@@ -20,9 +20,7 @@ const LYING: [u8; 4] = [0xff, 0xff, 0xff, 0x7f];
 
 #[test]
 fn noise_and_five_thousand_slow_attackers_disturb_no_client() {
-    let me = std::process::id().to_string();
-    // Both ends of each connection count here or in the gateway, which inherits it.
-    run(Command::new("prlimit").args(["--pid", &me, "--nofile=16384:"]));
+    take_many_files();
     let kafka = Kafka::shared();
     kafka.create_topic("noise", 4);
     let config = "[proxy]\ndefault_topic = \"noise\"";
@@ -79,7 +77,14 @@ fn noise_and_five_thousand_slow_attackers_disturb_no_client() {
     assert!(!log.contains("panic"), "something panicked");
 }
 
-fn memory(gateway: &Gateway) -> f64 {
+/// Lets this process and the gateways it starts have 18,000 files open, enough for two crowds.
+pub fn take_many_files() {
+    let me = std::process::id().to_string();
+    run(Command::new("prlimit").args(["--pid", &me, "--nofile=18000:"]));
+}
+
+/// Resident memory of the gateway, in bytes.
+pub fn memory(gateway: &Gateway) -> f64 {
     let (_, text) = get(gateway.api, "/metrics").unwrap();
     let value = text
         .lines()
@@ -105,7 +110,7 @@ fn connect(id: &str) -> Vec<u8> {
 }
 
 /// A client that was let in.
-fn entered(gateway: &Gateway, id: &str) -> TcpStream {
+pub fn entered(gateway: &Gateway, id: &str) -> TcpStream {
     let mut stream = open(gateway);
     stream.write_all(&connect(id)).unwrap();
     let mut answer = [0; 4];

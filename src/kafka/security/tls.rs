@@ -16,7 +16,7 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::tls::{Stamp, Unfit, certificates, private_key, roots_of, stamp_of};
+use crate::tls::{Unfit, Watch, certificates, private_key, roots_of};
 
 /// A connection inside TLS.
 pub(in crate::kafka) type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
@@ -43,7 +43,7 @@ pub struct Tls {
 #[derive(Debug)]
 struct Current {
     config: Arc<ClientConfig>,
-    stamp: Stamp,
+    watch: Watch,
 }
 
 impl Tls {
@@ -66,13 +66,13 @@ impl Tls {
                 right: "write a host name or an IP address, without a port".into(),
             })
         });
-        let stamp = stamp(&files);
+        let watch = Watch::on(all(&files));
         let config = Arc::new(load(&files, ca_key)?);
         Ok(Self {
             files,
             ca_key,
             server_name: server_name.transpose()?,
-            current: Mutex::new(Current { config, stamp }),
+            current: Mutex::new(Current { config, watch }),
         })
     }
 
@@ -98,14 +98,18 @@ impl Tls {
     /// The configuration of the files as they are now; of what they were, if that cannot be read.
     #[must_use]
     pub fn config(&self) -> Arc<ClientConfig> {
-        let now = stamp(&self.files);
         let mut current = self.current.lock();
-        if current.stamp != now {
-            current.stamp = now;
+        if current.watch.look(all(&self.files)) {
             match load(&self.files, self.ca_key) {
-                Ok(config) => current.config = Arc::new(config),
-                Err(Unfit { key, found, .. }) => {
-                    tracing::warn!(key, found, "changed TLS files are not used");
+                Ok(config) => {
+                    current.config = Arc::new(config);
+                    current.watch.read(None);
+                }
+                Err(unfit) => {
+                    if current.watch.read(Some(&unfit)) {
+                        let Unfit { key, found, .. } = unfit;
+                        tracing::warn!(key, found, "changed TLS files are not used");
+                    }
                 }
             }
         }
@@ -113,9 +117,9 @@ impl Tls {
     }
 }
 
-fn stamp(files: &Files) -> Stamp {
+fn all(files: &Files) -> impl Iterator<Item = &PathBuf> {
     let identity = files.identity.iter().flat_map(|(cert, key)| [cert, key]);
-    stamp_of(files.ca_file.iter().chain(identity))
+    files.ca_file.iter().chain(identity)
 }
 
 fn load(files: &Files, ca_key: &'static str) -> Result<ClientConfig, Unfit> {
