@@ -48,7 +48,8 @@ pub struct Inbox {
     /// The queue of acknowledgements, and the same as the spool sees it.
     pub acks: Arc<Acks>,
     settle: Arc<dyn Settle>,
-    client: super::Client,
+    /// Whose it is.
+    pub client: super::Client,
     /// What it may publish; `None`: everything.
     rights: Option<Rights>,
     /// How fast it may; `None`: as it likes.

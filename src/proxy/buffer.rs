@@ -1,11 +1,15 @@
-//! A connection's read buffer: small while idle, as large as the traffic asks for, never larger
+//! A connection's read buffer: none while idle, as large as the traffic asks for, never larger
 //! than what has arrived by a factor of two; a length that a packet only claims allocates nothing.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
-/// Capacity of a new buffer and of an idle one.
+/// Capacity of a buffer that has just got its first bytes.
 const SMALL: usize = 512;
 /// Largest capacity that is kept for more than one packet.
 const LARGE: usize = 64 * 1024;
@@ -55,6 +59,9 @@ impl ReadBuffer {
     /// # Errors
     /// The stream's.
     pub async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+        if self.data.capacity() == 0 {
+            return poll_fn(|context| self.poll_first(stream, context)).await;
+        }
         if self.from > 0 {
             self.data.drain(..self.from);
             self.from = 0;
@@ -69,6 +76,26 @@ impl ReadBuffer {
             self.room = (self.room * 2).min(LARGE);
         }
         Ok(read)
+    }
+
+    /// Reads what makes the buffer: who waits for it has none.
+    fn poll_first(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); SMALL];
+        let mut room = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(stream).poll_read(context, &mut room))?;
+        let read = room.filled();
+        if !read.is_empty() {
+            self.data.reserve_exact(SMALL);
+            self.data.extend_from_slice(read);
+        }
+        if room.remaining() == 0 {
+            self.room = (self.room * 2).min(LARGE);
+        }
+        Poll::Ready(Ok(room.filled().len()))
     }
 
     /// Gives memory back while the connection is idle.

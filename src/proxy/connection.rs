@@ -17,6 +17,7 @@ use super::handshake::{self, Entered, Refused};
 use super::local::queue::Door;
 use super::packet::{self, Bad, Version, reason};
 use super::session::{Claim, Delayed, KeptWill, Stopped};
+use super::socket::Peer;
 use super::{Client, Shared};
 use crate::metrics::Counter;
 
@@ -53,20 +54,33 @@ enum End {
 }
 
 /// Serves one connection from accept to close.
-pub async fn serve<S>(mut stream: S, visitor: Visitor, shared: Arc<Shared>)
+pub async fn serve<S>(stream: S, visitor: Visitor, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    // Both in boxes: what coming in needs takes no room afterwards, and ten thousand wait for long.
+    if let Some(connection) = Box::pin(let_in(stream, visitor, shared)).await {
+        connection.run().await;
+    }
+}
+
+async fn let_in<S>(
+    mut stream: S,
+    visitor: Visitor,
+    shared: Arc<Shared>,
+) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut part = Part::new(Arc::clone(&shared.unfinished));
     let entered = tokio::select! {
-        () = shared.shutdown.cancelled() => return,
+        () = shared.shutdown.cancelled() => return None,
         entered = handshake::enter(&mut stream, &visitor, &mut part, &shared) => entered,
     };
     match entered {
         Ok(entered) => {
-            Connection::new(stream, shared, (entered, part))
-                .run(&visitor)
-                .await
+            let connection = Connection::new((stream, visitor.peer), shared, (entered, part));
+            Some(Box::new(connection))
         }
         Err(refused) => {
             tracing::debug!(peer = %visitor.peer, %refused, "client not let in");
@@ -74,6 +88,7 @@ where
                 shared.metrics.add(Counter::ProtocolErrors, 1);
             }
             farewell(&mut stream, &[]).await;
+            None
         }
     }
 }
@@ -99,12 +114,12 @@ async fn write_some<S: AsyncWrite + Unpin>(stream: &mut S, rest: &[u8]) -> io::R
 
 struct Connection<S> {
     stream: S,
+    peer: Peer,
     shared: Arc<Shared>,
     inbox: Inbox,
     buffer: ReadBuffer,
     part: Part,
     claim: Claim,
-    client: Client,
     will: Option<KeptWill>,
     /// One and a half times the keep-alive.
     silence_max: Option<Duration>,
@@ -119,15 +134,20 @@ impl<S> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    fn new(stream: S, shared: Arc<Shared>, (entered, part): (Entered, Part)) -> Self {
+    fn new(
+        (stream, peer): (S, Peer),
+        shared: Arc<Shared>,
+        (entered, part): (Entered, Part),
+    ) -> Self {
         let Entered {
             connect,
             client_id,
             claim,
             pass,
             will,
-            buffer,
+            mut buffer,
         } = entered;
+        buffer.shrink();
         let telling = connect.telling();
         let client = Client {
             id: Arc::clone(&claim.client_id),
@@ -137,8 +157,9 @@ where
             pass,
             header: shared.headers.client(&client_id),
         };
+        let rights = client.pass.rights(&client.id);
         let keep_alive = Duration::from_secs(u64::from(connect.keep_alive));
-        let inbox = Inbox::new(Arc::clone(&shared), client.clone());
+        let inbox = Inbox::new(Arc::clone(&shared), client);
         let receive_maximum = connect
             .receive_maximum
             .min(shared.config.max_inflight_messages);
@@ -147,17 +168,17 @@ where
             version: connect.version,
             receive_maximum: usize::from(receive_maximum),
             packet_bytes_max: telling.packet_bytes_max,
-            rights: client.pass.rights(&client.id),
+            rights,
             acks: Arc::clone(&inbox.acks),
         });
         Self {
             inbox,
             stream,
+            peer,
             shared,
             buffer,
             part,
             claim,
-            client,
             will,
             silence_max: (!keep_alive.is_zero()).then_some(keep_alive * 3 / 2),
             last_read: Instant::now(),
@@ -166,12 +187,12 @@ where
         }
     }
 
-    async fn run(mut self, visitor: &Visitor) {
+    async fn run(mut self: Box<Self>) {
         let end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        tracing::debug!(peer = %visitor.peer, %end, "connection ends");
+        tracing::debug!(peer = %self.peer, %end, "connection ends");
         if matches!(end, End::Bad(_)) {
             self.shared.metrics.add(Counter::ProtocolErrors, 1);
         }
@@ -189,7 +210,8 @@ where
             End::Goodbye(_) | End::Gone(_) => None,
         };
         if let Some(why) = why {
-            packet::disconnect(&mut self.inbox.out, self.client.telling, why);
+            let telling = self.inbox.client.telling;
+            packet::disconnect(&mut self.inbox.out, telling, why);
         }
         self.inbox.acks.close();
         drop(self.claim);
@@ -366,7 +388,8 @@ where
         let keeps_session = !self.claim.expiry.is_zero();
         let silent = match end {
             End::Goodbye(code) => {
-                *code != reason::DISCONNECT_WITH_WILL || self.client.telling.version == Version::V3
+                *code != reason::DISCONNECT_WITH_WILL
+                    || self.inbox.client.telling.version == Version::V3
             }
             End::Shutdown => true,
             _ => false,
@@ -376,8 +399,8 @@ where
         }
         if will.0.delay > 0 && keeps_session {
             let delay = Duration::from_secs(will.0.delay.into());
-            let client = self.client.clone();
-            self.claim.will = Some((delay, Delayed { will, client }));
+            let client = self.inbox.client.clone();
+            self.claim.will = Some((delay, Box::new(Delayed { will, client })));
         } else {
             self.inbox.will(&will.0);
         }

@@ -217,11 +217,11 @@ impl Live {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) session: Arc<Session>,
-    pub(super) live: Option<Live>,
+    pub(super) live: Option<Box<Live>>,
     /// Where it stands in the order of expiry, while it has no connection.
     pub(super) expires: Option<(Instant, u64)>,
     /// A will whose delay runs, and when it is over.
-    will: Option<((Instant, u64), Delayed)>,
+    will: Option<((Instant, u64), Box<Delayed>)>,
 }
 
 /// A will, and its part of the bound of all.
@@ -275,7 +275,7 @@ pub struct Claim {
     /// How long the session is kept after the connection.
     pub expiry: Duration,
     /// What is to be published when this long has passed after it, unless the client is back.
-    pub will: Option<(Duration, Delayed)>,
+    pub will: Option<(Duration, Box<Delayed>)>,
 }
 
 impl Sessions {
@@ -400,7 +400,7 @@ impl Sessions {
             Arc::clone(&client_id),
             Entry {
                 session: Arc::clone(&session),
-                live: Some(live),
+                live: Some(Box::new(live)),
                 expires: None,
                 will: None,
             },
@@ -477,7 +477,7 @@ impl Sessions {
             let client_id = first.remove();
             let entry = state.entries.get_mut(&client_id);
             if let Some((_, will)) = entry.and_then(|entry| entry.will.take()) {
-                state.due.push(will);
+                state.due.push(*will);
             }
         }
         std::mem::take(&mut state.due)
@@ -532,7 +532,7 @@ impl State {
         if let Some((key, will)) = old.will {
             self.by_will.remove(&key);
             if ends {
-                self.due.push(will);
+                self.due.push(*will);
             }
         }
         if ends {
