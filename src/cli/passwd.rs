@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
 
 use super::{End, out};
 use crate::access::Rules as _;
@@ -120,20 +120,35 @@ fn password() -> anyhow::Result<Vec<u8>> {
     Ok(password)
 }
 
-/// A line that is typed without being shown.
+/// What the terminal sends for Ctrl-C.
+const INTERRUPT: u8 = 3;
+
+/// A line that is typed without being shown. Ctrl-C is a character that ends it, not a signal: that
+/// would leave the terminal as it is.
 fn typed(prompt: &str) -> anyhow::Result<Vec<u8>> {
     let stdin = io::stdin();
     let shown = tcgetattr(&stdin).context("cannot ask the terminal how it is")?;
     let mut hidden = shown.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
+    hidden
+        .local_modes
+        .remove(LocalModes::ECHO | LocalModes::ISIG);
+    hidden.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
     let mut stderr = io::stderr();
     write!(stderr, "{prompt}")?;
     stderr.flush()?;
     tcsetattr(&stdin, OptionalActions::Flush, &hidden).context("cannot hide what is typed")?;
-    let typed = line();
+    // A terminal gives one line at a time.
+    let mut locked = stdin.lock();
+    let typed = locked.fill_buf().map(<[u8]>::to_vec);
+    locked.consume(typed.as_ref().map_or(0, Vec::len));
     tcsetattr(&stdin, OptionalActions::Flush, &shown).context("cannot show again what is typed")?;
     writeln!(stderr)?;
-    typed
+    let mut typed = typed.context("cannot read the password")?;
+    ensure!(typed.last() != Some(&INTERRUPT), "interrupted");
+    if typed.last() == Some(&b'\n') {
+        typed.pop();
+    }
+    Ok(typed)
 }
 
 fn line() -> anyhow::Result<Vec<u8>> {

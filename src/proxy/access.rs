@@ -116,10 +116,15 @@ impl Access {
                 Err(NOBODY)
             };
         };
-        let known = passwords.current().of(&user).cloned();
+        let passwords = passwords.current();
+        pass.hash = passwords.of(&user).cloned();
+        let known = pass.hash.is_some();
+        let Some(hash) = pass.hash.as_ref().or_else(|| passwords.stand_in(&user)) else {
+            return Err(WRONG);
+        };
         let password = password.map(|password| password.0).unwrap_or_default();
-        pass.hash.clone_from(&known);
-        let user = gate.prove(visitor.peer.ip(), user.into(), (known, password));
+        let held = (known, hash.clone(), password);
+        let user = gate.prove(visitor.peer.ip(), user.into(), held);
         pass.user = Some(user.await?);
         Ok(pass)
     }
@@ -184,21 +189,19 @@ impl Gate {
         }
     }
 
-    /// Whether the password is the user's. Of a user who is not known a password is hashed too, so
-    /// that the time tells nobody which users there are.
+    /// Whether the password is the user's. For a name that is not `known` it is held against a
+    /// stand-in's hash.
     async fn prove(
         self: &Arc<Self>,
         from: IpAddr,
         user: Arc<str>,
-        (known, password): (Option<Hash>, Vec<u8>),
+        (known, hash, password): (bool, Hash, Vec<u8>),
     ) -> Result<Arc<str>, Bad> {
         if self.is_locked(from, &user) {
             self.metrics.add(Counter::LoginsFailed, 1);
             return Err(LOCKED);
         }
-        if let Some(hash) = &known
-            && self.remembers(&user, hash, &password)
-        {
+        if known && self.remembers(&user, &hash, &password) {
             self.succeeded(from, &user);
             return Ok(user);
         }
@@ -215,13 +218,10 @@ impl Gate {
         // It goes on when the client is gone: what was right is known when it comes again.
         let hashed = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let right = match &known {
-                Some(hash) => hash.fits(&password),
-                None => Hash::of(&password).is_err(),
-            };
-            match known.filter(|_| right) {
-                Some(hash) => gate.remember(&name, &hash, &password),
-                None => gate.failed(from, &name),
+            let right = hash.fits(&password) && known;
+            match right {
+                true => gate.remember(&name, &hash, &password),
+                false => gate.failed(from, &name),
             }
             right
         });

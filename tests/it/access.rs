@@ -313,3 +313,49 @@ fn users_are_made_changed_and_taken_out_while_the_gateway_runs() {
     assert!(passwd(&file, &["a:b"], "x").contains("cannot be a user"));
     assert!(passwd(&file, &["a"], "").contains("the password is empty"));
 }
+
+/// Types at a terminal: passwd's exit code, what it said, whether the terminal is as it was.
+const TERMINAL: &str = r#"
+import json, os, subprocess, sys, termios
+def at(program, file, keys):
+    ours, theirs = os.openpty()
+    before = termios.tcgetattr(theirs)
+    end = dict.fromkeys(["stdin", "stdout", "stderr"], theirs)
+    run = subprocess.Popen([program, "passwd", file, "u"], **end)
+    said = b""
+    for key in keys:
+        while not said.endswith(b": "): said += os.read(ours, 100)
+        # Only then is the terminal silent.
+        while termios.tcgetattr(theirs)[3] & termios.ECHO: pass
+        os.write(ours, key.encode())
+        said += b"|"
+    code = run.wait(30)
+    os.write(theirs, b"END")
+    while not said.endswith(b"END"): said += os.read(ours, 100)
+    return [code, said.decode(), termios.tcgetattr(theirs) == before]
+print(json.dumps(at(sys.argv[1], sys.argv[2], sys.argv[3:])))
+"#;
+
+#[test]
+fn a_password_is_typed_unseen_and_ctrl_c_leaves_the_terminal_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users");
+    let typed = |keys: &[&str]| {
+        let mut command = python();
+        command.args(["-c", TERMINAL]).arg(binary()).arg(&file);
+        let output = command.args(keys).output().unwrap();
+        serde_json::from_slice::<(i32, String, bool)>(&output.stdout).unwrap()
+    };
+    for (keys, code, said) in [
+        (&["hid\u{3}"][..], 3, "interrupted"),
+        (&["hidden\n", "hid\u{3}"], 3, "interrupted"),
+        (&["hidden\n", "hiddem\n"], 3, "differ"),
+        (&["hidden\n", "hidden\n"], 0, "made"),
+    ] {
+        assert!(!file.exists());
+        let (ended, told, as_it_was) = typed(keys);
+        assert!(ended == code && told.contains(said), "{ended} {told:?}");
+        assert!(as_it_was && !told.contains("hid"), "{told:?}");
+    }
+    assert!(file.exists());
+}

@@ -1,11 +1,14 @@
-//! What the gateway keeps of its clients through `kill -9`: QoS 2 from device to Kafka and to a
-//! subscriber, counted at both ends, sessions, and a retained message.
+//! What the gateway keeps of its clients through `kill -9` and power cuts: QoS 2 from device to
+//! Kafka and to a subscriber, counted at both ends, sessions, and a retained message.
+//!
+//! `TIDEGATE_POWER_CUTS=200` makes more cuts than six a file system. Those need root: loop devices.
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::{Gateway, Kafka, pause, python, uplink};
+use crate::power::Disk;
 
 const CONFIG: &str = r#"
 [proxy]
@@ -99,70 +102,112 @@ fn qos_2_is_once_at_both_ends_through_kills() {
         let topic = format!("durable-{version}");
         kafka.create_topics([&*topic], 3);
         let config = CONFIG.replace("durable", &topic);
-        let mut gateway = Gateway::start(&kafka.bootstrap, &config);
-        let port = gateway.mqtt.port().to_string();
-        let retained = [
-            "-p", &*port, "-i", "r", "-q", "1", "-t", "state", "-r", "-m", "on",
-        ];
-        let status = Command::new("mosquitto_pub").args(retained).status();
-        assert!(status.unwrap().success());
-        let mut python = python()
-            .args(["-c", PAHO, &port, version])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = python.stdout.take().unwrap();
-        let mut open = 0.0;
-        for kill in 0..KILLS {
-            let had = gateway.metrics().of("acknowledged_total");
-            gateway.wait_figure("acknowledged_total", 60, |n| n >= had + 100.0);
+        let gateway = Gateway::start(&kafka.bootstrap, &config);
+        once_at_both_ends(kafka, gateway, (version, &topic), KILLS, |kill, gateway| {
             pause(Duration::from_millis(u64::from(kill) * 17));
-            open += gateway.metrics().of("kept_entries");
             gateway.kill9();
             gateway.up();
-        }
-        // More, after the last kill.
-        gateway.wait_figure("acknowledged_total", 60, |n| n >= 100.0);
-        drop(python.stdin.take());
-        let mut rest = String::new();
-        lines.read_to_string(&mut rest).unwrap();
-        assert!(python.wait().unwrap().success(), "{rest}");
-        let done: serde_json::Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
-        gateway.wait_drained(60);
-        let found = uplink::read(kafka, &topic);
-        let mut values: Vec<&String> = found.values().flatten().collect();
-        values.retain(|value| *value != "on");
-        let records = values.len();
-        values.sort_unstable();
-        let pairs = values.windows(2).filter(|two| two[0] == two[1]);
-        let again: Vec<_> = pairs.map(|two| two[0]).take(3).collect();
-        values.dedup();
-        eprintln!(
-            "MQTT {version}: {KILLS} kills with {open} entries kept in all; the clients: {done}; \
-             in Kafka {records} records, {} of them different; twice {again:?}",
-            values.len()
-        );
-        let sent = done["sent"].as_u64().unwrap();
-        assert_eq!(done["completed"].as_u64(), Some(sent), "not completed");
-        assert_eq!(values.len() as u64, sent, "missing in Kafka");
-        assert_eq!(records as u64, sent, "twice in Kafka");
-        assert_eq!(
-            done["got"].as_u64(),
-            Some(sent),
-            "missing at the subscriber"
-        );
-        assert_eq!(done["twice"].as_u64(), Some(0), "twice at the subscriber");
-        for client in ["pub", "sub"] {
-            let connects = done["connects"][client].as_u64().unwrap();
-            assert!(connects > u64::from(KILLS), "the kills did not bite");
-            let present = done["present"][client].as_u64();
-            assert_eq!(present, Some(connects - 1), "a session was not there");
-        }
-        let first = format!("-p {port} -t state -C 1 -W 9 -F %r:%p");
-        let mut sub = Command::new("mosquitto_sub");
-        let output = sub.args(first.split(' ')).output().unwrap();
-        assert_eq!(output.stdout, b"1:on\n");
-        assert!(gateway.stop().success());
+        });
     }
+}
+
+#[test]
+fn qos_2_is_once_at_both_ends_through_power_cuts() {
+    let cuts = std::env::var("TIDEGATE_POWER_CUTS");
+    let cuts: u32 = cuts.map_or(6, |text| text.parse().unwrap());
+    let kafka = Kafka::start(1, &[]);
+    for (version, kind) in [("4", "xfs"), ("5", "ext4")] {
+        let topic = format!("durable-{version}");
+        kafka.create_topics([&*topic], 3);
+        let disk = Disk::new(kind);
+        let data = disk.mount_point().join("data");
+        let config = format!(
+            "[gateway]\ndata_dir = {data:?}\n[spool]\nmax_bytes = \"200MiB\"\n\
+             min_free_bytes = \"16MiB\"\n{}",
+            CONFIG.replace("durable", &topic)
+        );
+        let gateway = Gateway::start(&kafka.bootstrap, &config);
+        once_at_both_ends(&kafka, gateway, (version, &topic), cuts, |cut, gateway| {
+            // Kafka up; then down; then back, with the backlog on its way.
+            match cut % 3 {
+                1 => kafka.cluster("kill", &["1"]),
+                2 => kafka.cluster("restart", &["1"]),
+                _ => {}
+            }
+            pause(Duration::from_millis(u64::from(cut) * 17));
+            assert!(disk.power_cut(gateway), "the cut did not bite");
+        });
+    }
+}
+
+/// Two clients with sessions, whose gateway goes down in the midst of it `blows` times.
+fn once_at_both_ends(
+    kafka: &Kafka,
+    mut gateway: Gateway,
+    (version, topic): (&str, &str),
+    blows: u32,
+    mut blow: impl FnMut(u32, &mut Gateway),
+) {
+    let port = gateway.mqtt.port().to_string();
+    let retained = [
+        "-p", &*port, "-i", "r", "-q", "1", "-t", "state", "-r", "-m", "on",
+    ];
+    let status = Command::new("mosquitto_pub").args(retained).status();
+    assert!(status.unwrap().success());
+    let mut python = python()
+        .args(["-c", PAHO, &port, version])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = python.stdout.take().unwrap();
+    let mut open = 0.0;
+    for at in 0..blows {
+        let had = gateway.metrics().of("acknowledged_total");
+        gateway.wait_figure("acknowledged_total", 60, |n| n >= had + 100.0);
+        open += gateway.metrics().of("kept_entries");
+        blow(at, &mut gateway);
+    }
+    // More, after the last.
+    gateway.wait_figure("acknowledged_total", 60, |n| n >= 100.0);
+    drop(python.stdin.take());
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).unwrap();
+    assert!(python.wait().unwrap().success(), "{rest}");
+    let done: serde_json::Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+    gateway.wait_drained(60);
+    let found = uplink::read(kafka, topic);
+    let mut values: Vec<&String> = found.values().flatten().collect();
+    values.retain(|value| *value != "on");
+    let records = values.len();
+    values.sort_unstable();
+    let pairs = values.windows(2).filter(|two| two[0] == two[1]);
+    let again: Vec<_> = pairs.map(|two| two[0]).take(3).collect();
+    values.dedup();
+    eprintln!(
+        "MQTT {version}: {blows} blows with {open} entries kept in all; the clients: {done}; \
+         in Kafka {records} records, {} of them different; twice {again:?}",
+        values.len()
+    );
+    let sent = done["sent"].as_u64().unwrap();
+    assert_eq!(done["completed"].as_u64(), Some(sent), "not completed");
+    assert_eq!(values.len() as u64, sent, "missing in Kafka");
+    assert_eq!(records as u64, sent, "twice in Kafka");
+    assert_eq!(
+        done["got"].as_u64(),
+        Some(sent),
+        "missing at the subscriber"
+    );
+    assert_eq!(done["twice"].as_u64(), Some(0), "twice at the subscriber");
+    for client in ["pub", "sub"] {
+        let connects = done["connects"][client].as_u64().unwrap();
+        assert!(connects > u64::from(blows), "the blows did not bite");
+        let present = done["present"][client].as_u64();
+        assert_eq!(present, Some(connects - 1), "a session was not there");
+    }
+    let first = format!("-p {port} -t state -C 1 -W 9 -F %r:%p");
+    let mut sub = Command::new("mosquitto_sub");
+    let output = sub.args(first.split(' ')).output().unwrap();
+    assert_eq!(output.stdout, b"1:on\n");
+    assert!(gateway.stop().success());
 }

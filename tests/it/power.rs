@@ -4,18 +4,19 @@
 //! `TIDEGATE_POWER_CUTS=200` makes more cuts than ten a file system. Needs root: loop devices.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::harness::{Gateway, Kafka, Load, oracle, run};
 
 /// A file system in a file. Unmounted when dropped.
-struct Disk {
+pub struct Disk {
     folder: tempfile::TempDir,
 }
 
 impl Disk {
-    fn new(kind: &str) -> Self {
+    /// With an empty file system of this kind, of 400 MiB.
+    pub fn new(kind: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("tidegate-disk-")
             .tempdir()
@@ -35,7 +36,8 @@ impl Disk {
         self.folder.path().join("image")
     }
 
-    fn mount_point(&self) -> PathBuf {
+    /// Where it is mounted.
+    pub fn mount_point(&self) -> PathBuf {
         self.folder.path().join("mnt")
     }
 
@@ -58,6 +60,20 @@ impl Disk {
     fn again(&self) {
         run(Command::new("umount").arg(self.mount_point()));
         self.mount();
+    }
+
+    /// Cuts the power under a gateway and starts it again. Returns whether the cut bit: a file that
+    /// was not synced is gone.
+    pub fn power_cut(&self, gateway: &mut Gateway) -> bool {
+        let unsynced = self.mount_point().join("unsynced");
+        fs::write(&unsynced, b"gone").unwrap();
+        self.cut();
+        gateway.kill9();
+        self.again();
+        let bit = fs::read(&unsynced).map_or(true, |content| content != b"gone");
+        drop(fs::remove_file(&unsynced));
+        gateway.up();
+        bit
     }
 }
 
@@ -141,21 +157,10 @@ fn cuts(kind: &str) {
 
 fn power_cut(disk: &Disk, gateway: &mut Gateway, bite: &mut Bite) {
     let at = gateway.metrics();
-    let unsynced = disk.mount_point().join(format!("unsynced-{}", bite.cuts));
-    fs::write(&unsynced, b"gone").unwrap();
-    disk.cut();
-    gateway.kill9();
-    disk.again();
     bite.cuts += 1;
     bite.buffered += at.of("buffered_records");
     bite.on_disk += at.of("disk_written_records_total");
     bite.resumed += at.of("streams_resumed_total");
     bite.maybe_twice += at.of("maybe_twice_total");
-    bite.files_lost += u32::from(is_gone(&unsynced));
-    gateway.up();
-}
-
-/// Whether nothing of a file has survived.
-fn is_gone(path: &Path) -> bool {
-    fs::read(path).map_or(true, |content| content != b"gone")
+    bite.files_lost += u32::from(disk.power_cut(gateway));
 }

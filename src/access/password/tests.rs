@@ -118,3 +118,16 @@ fn names_must_fit_into_a_line() {
         assert!(!is_user(name), "{name:?}");
     }
 }
+
+#[test]
+fn a_name_that_is_no_users_stands_behind_the_same_user_each_time() {
+    let file = format!("a:{MOSQUITTO}\nb:{BCRYPT}\nc:{ARGON2}\n");
+    let passwords = Passwords::read(&file).unwrap();
+    let names: Vec<String> = (0..200).map(|n| format!("nobody-{n}")).collect();
+    let stand_in = |name: &String| passwords.stand_in(name).unwrap().text().to_owned();
+    let all: Vec<String> = names.iter().map(stand_in).collect();
+    assert_eq!(all, names.iter().map(stand_in).collect::<Vec<_>>());
+    for hash in [MOSQUITTO, BCRYPT, ARGON2] {
+        assert!(all.iter().any(|text| text == hash), "{hash}");
+    }
+}
