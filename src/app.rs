@@ -218,10 +218,11 @@ async fn start(config: Config) -> anyhow::Result<Running> {
         state.set_clients(running.clients);
         proxy = Some((stop, running.task));
     }
-    state.set_accepting(true);
+    // First: who is told that it is ready may look for it.
     if let Err(error) = api::write_listening(data_dir, &listening) {
         tracing::warn!(%error, "cannot write which addresses were bound");
     }
+    state.set_accepting(true);
     Ok(Running {
         spool,
         proxy,

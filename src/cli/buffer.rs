@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::edit::Editor;
 use super::human::{self, Numbers, StreamName};
 use super::source::Source;
-use super::{ConfigFile, End, load, out};
+use super::{ConfigFile, End, out, with_config};
 use crate::config::Config;
 use crate::spool::Ranges;
 use crate::spool::inspect::{DamageInfo, QuarantineInfo, StreamInfo};
@@ -101,23 +101,15 @@ struct Chosen {
 
 /// Does what was asked.
 pub(super) fn buffer(buffer: &Buffer) -> End {
-    let config = match load(&buffer.file) {
-        Ok((loaded, _)) => loaded.config,
-        Err(end) => return end,
-    };
-    let done = match &buffer.what {
-        What::Drop { stream, range, .. } => drop_ranges(&config, stream, range),
+    with_config(&buffer.file, |config| match &buffer.what {
+        What::Drop { stream, range, .. } => drop_ranges(config, stream, range),
         What::Quarantine {
             what: Quarantine::Retry(chosen),
-        } => take_out(&config, chosen, true),
+        } => take_out(config, chosen, true),
         What::Quarantine {
             what: Quarantine::Drop(chosen),
-        } => take_out(&config, chosen, false),
-        looked => Source::open(&config).and_then(|source| look(&source, looked)),
-    };
-    done.unwrap_or_else(|error| {
-        out::error(format_args!("{error:#}"));
-        End::Failed
+        } => take_out(config, chosen, false),
+        looked => look(&Source::open(config)?, looked),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{ConfigFile, End, human, load, out, source};
+use super::{ConfigFile, End, human, out, source, with_config};
 use crate::api::{Kick, Kicked};
 use crate::app::{self, Held};
 use crate::config::Config;
@@ -36,14 +36,7 @@ enum What {
 
 /// Asks the gateway.
 pub(super) fn clients(asked: &Asked) -> End {
-    let config = match load(&asked.file) {
-        Ok((loaded, _)) => loaded.config,
-        Err(end) => return end,
-    };
-    answer(&config, asked).unwrap_or_else(|error| {
-        out::error(format_args!("{error:#}"));
-        End::Failed
-    })
+    with_config(&asked.file, |config| answer(config, asked))
 }
 
 fn answer(config: &Config, asked: &Asked) -> anyhow::Result<End> {

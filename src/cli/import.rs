@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use super::{End, out};
+use super::{End, out, told};
 use mosquitto::Imported;
 
 /// `tidegate import …`
@@ -33,13 +33,7 @@ enum From {
 
 pub(super) fn import(asked: &Import) -> End {
     let From::Mosquitto { file, output } = &asked.from;
-    match translate(file, output.as_deref()) {
-        Ok(()) => End::Done,
-        Err(error) => {
-            out::error(format_args!("{error:#}"));
-            End::Failed
-        }
-    }
+    told(translate(file, output.as_deref()).map(|()| End::Done))
 }
 
 fn translate(file: &Path, output: Option<&Path>) -> anyhow::Result<()> {

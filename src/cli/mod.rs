@@ -31,7 +31,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Args, Parser, Subcommand};
 
 use crate::board::{self, Board};
-use crate::config::{self, Loaded, RouteProblem, RouteReport, checked};
+use crate::config::{self, Config, Loaded, RouteProblem, RouteReport, checked};
 use crate::proxy::{RouteError, Routes};
 
 /// A gateway between MQTT devices and Kafka.
@@ -150,6 +150,22 @@ fn load(file: &ConfigFile) -> Result<(Loaded, Option<Board>), End> {
             Err(End::ConfigWrong)
         }
     }
+}
+
+/// Does with the configuration in `file` what was asked.
+fn with_config(file: &ConfigFile, ask: impl FnOnce(&Config) -> anyhow::Result<End>) -> End {
+    match load(file) {
+        Ok((loaded, _)) => told(ask(&loaded.config)),
+        Err(end) => end,
+    }
+}
+
+/// Tells on stderr why it could not be done.
+fn told(done: anyhow::Result<End>) -> End {
+    done.unwrap_or_else(|error| {
+        out::error(format_args!("{error:#}"));
+        End::Failed
+    })
 }
 
 /// Milliseconds since 1970.

@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
 
-use super::{End, out};
+use super::{End, out, told};
 use crate::access::Rules as _;
 use crate::access::password::{Hash, Passwords, edited, is_user};
 
@@ -29,20 +29,11 @@ pub(super) struct Passwd {
 }
 
 pub(super) fn passwd(asked: &Passwd) -> End {
-    match change(asked) {
-        Ok(what) => {
-            out::line(format_args!(
-                "{}: {what} {}",
-                asked.file.display(),
-                asked.user
-            ));
-            End::Done
-        }
-        Err(error) => {
-            out::error(format_args!("{error:#}"));
-            End::Failed
-        }
-    }
+    told(change(asked).map(|what| {
+        let Passwd { file, user, .. } = asked;
+        out::line(format_args!("{}: {what} {user}", file.display()));
+        End::Done
+    }))
 }
 
 fn change(asked: &Passwd) -> anyhow::Result<&'static str> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use super::source::{self, Source};
-use super::{ConfigFile, End, human, load, out};
+use super::{ConfigFile, End, human, out, with_config};
 use crate::api::Status;
 use crate::app::{self, Held};
 use crate::config::Config;
@@ -23,14 +23,7 @@ pub(super) struct Asked {
 
 /// Asks the gateway; tells what waits when none runs.
 pub(super) fn status(asked: &Asked) -> End {
-    let config = match load(&asked.file) {
-        Ok((loaded, _)) => loaded.config,
-        Err(end) => return end,
-    };
-    tell(&config, asked.json).unwrap_or_else(|error| {
-        out::error(format_args!("{error:#}"));
-        End::Failed
-    })
+    with_config(&asked.file, |config| tell(config, asked.json))
 }
 
 fn tell(config: &Config, json: bool) -> anyhow::Result<End> {

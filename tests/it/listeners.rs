@@ -67,11 +67,7 @@ pub fn bench(topic: &str, connect_timeout_ms: u32) -> Bench {
          [[proxy.listener]]\nlisten = '127.0.0.1:0'\ntransport = 'websocket'\n{tls}\n"
     );
     let gateway = Gateway::start(&kafka.bootstrap, &config);
-    let json = std::fs::read(gateway.data_dir().join("listening")).unwrap();
-    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    let all = json["listeners"].as_array().unwrap().iter();
-    let all = all.map(|at| at.as_str().unwrap().parse::<SocketAddr>().unwrap().port());
-    let all: Vec<u16> = all.collect();
+    let all: Vec<u16> = gateway.doors().iter().map(SocketAddr::port).collect();
     assert_eq!(all[0], gateway.mqtt.port());
     let ports = all[1..].try_into().unwrap();
     Bench {
@@ -225,12 +221,8 @@ fn a_certificate_says_who_its_client_is() {
     let (common, alternative) = (listener("common_name"), listener("alternative_name"));
     let config = format!("[proxy]\ndefault_topic = 'certified'\n{common}{alternative}");
     let gateway = Gateway::start(&kafka.bootstrap, &config);
-    let json = std::fs::read(gateway.data_dir().join("listening")).unwrap();
-    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    let port = |at: usize| {
-        let address: SocketAddr = json["listeners"][at].as_str().unwrap().parse().unwrap();
-        address.port().to_string()
-    };
+    let doors = gateway.doors();
+    let port = |at: usize| doors[at].port().to_string();
     // A user name that it says itself counts for nothing.
     let common =
         "--cafile ca.pem --cert device.pem --key device.key -V mqttv311 -q 1 -u localhost -m x";

@@ -111,9 +111,7 @@ fn behind_a_balancer_clients_have_their_own_addresses() {
     let config = "[[proxy.listener]]\nlisten = '127.0.0.1:0'\nproxy_protocol = true\n\
                   allow_anonymous = true";
     let gateway = Gateway::start("127.0.0.1:1", config);
-    let listening = fs::read(gateway.data_dir().join("listening")).unwrap();
-    let listening: serde_json::Value = serde_json::from_slice(&listening).unwrap();
-    let door: SocketAddr = listening["listeners"][1].as_str().unwrap().parse().unwrap();
+    let door = gateway.doors()[1];
     let balancer = Balancer::start(folder.path(), door);
     for (port, from) in balancer.ports.iter().zip(["127.0.0.7", "127.0.0.8"]) {
         let port = port.number().to_string();

@@ -15,7 +15,7 @@ use clap::Args;
 
 use super::human::{self, Numbers, StreamName};
 use super::source::Source;
-use super::{ConfigFile, End, load, out};
+use super::{ConfigFile, End, out, with_config};
 use crate::config::Config;
 use account::{Account, Finding};
 use acked::{Acked, Judged, Place};
@@ -49,28 +49,18 @@ pub(super) struct Verify {
 
 /// Reads and judges.
 pub(super) fn verify(asked: &Verify) -> End {
-    let config = match load(&asked.file) {
-        Ok((loaded, _)) => loaded.config,
-        Err(end) => return end,
-    };
-    match look(asked, &config) {
-        Ok(verdict) => {
-            if asked.json {
-                out::line(serde_json::json!(verdict));
-            } else {
-                tell(&verdict);
-            }
-            if verdict.alarms == 0 {
-                End::Done
-            } else {
-                End::Found
-            }
+    with_config(&asked.file, |config| {
+        let verdict = look(asked, config)?;
+        if asked.json {
+            out::line(serde_json::json!(verdict));
+        } else {
+            tell(&verdict);
         }
-        Err(error) => {
-            out::error(format_args!("{error:#}"));
-            End::Failed
-        }
-    }
+        Ok(match verdict.alarms {
+            0 => End::Done,
+            _ => End::Found,
+        })
+    })
 }
 
 fn look(asked: &Verify, config: &Config) -> anyhow::Result<Verdict> {

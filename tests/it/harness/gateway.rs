@@ -154,6 +154,16 @@ impl Gateway {
         self.folder.path().join("data")
     }
 
+    /// Where each of its listeners is, in the order of the configuration; one more than
+    /// `[[proxy.listener]]` says stands first.
+    pub fn doors(&self) -> Vec<SocketAddr> {
+        let text = fs::read(self.data_dir().join("listening")).unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let all = told["listeners"].as_array().unwrap().iter();
+        all.map(|at| at.as_str().unwrap().parse().unwrap())
+            .collect()
+    }
+
     /// The configuration file.
     pub fn config_path(&self) -> PathBuf {
         self.folder.path().join("tidegate.toml")
