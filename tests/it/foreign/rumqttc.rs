@@ -38,6 +38,8 @@ fn way(transport: &str, ca: Option<&Path>) -> Transport {
     };
     match transport {
         "tls" => Transport::tls_with_config(tls()),
+        "ws" => Transport::Ws,
+        "wss" => Transport::wss_with_config(tls()),
         _ => Transport::Tcp,
     }
 }
@@ -96,17 +98,21 @@ async fn five(options: (rumqttc::v5::MqttOptions, String)) {
 pub fn run(version: &str, transport: &str, port: u16, ca: Option<&Path>) {
     let base = format!("foreign/rumqttc/{version}/{transport}");
     let way = way(transport, ca);
+    let host = match transport.starts_with('w') {
+        true => format!("{transport}://localhost:{port}/mqtt"),
+        false => "localhost".to_owned(),
+    };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let talk = async {
             if version == "5" {
-                let mut options = rumqttc::v5::MqttOptions::new("rumqttc5", "localhost", port);
+                let mut options = rumqttc::v5::MqttOptions::new("rumqttc5", host, port);
                 options
                     .set_transport(way)
                     .set_max_packet_size(Some(PACKET_BYTES_MAX));
                 five((options, base)).await;
             } else {
-                let mut options = rumqttc::MqttOptions::new("rumqttc4", "localhost", port);
+                let mut options = rumqttc::MqttOptions::new("rumqttc4", host, port);
                 let most = PACKET_BYTES_MAX as usize;
                 options.set_transport(way).set_max_packet_size(most, most);
                 three((options, base)).await;
