@@ -190,14 +190,18 @@ fn a_topic_deleted_and_made_again_waits_while_others_flow() {
     assert_eq!(gateway.metrics().of("streams_stalled"), 0.0);
 }
 
-/// Records in a topic.
+/// Records in a topic. A broker that has just come back does not know its partitions yet.
 fn count(kafka: &Kafka, topic: &str) -> u64 {
     let mut kcat = Command::new("kcat");
     kcat.args(["-Q", "-b", &kafka.bootstrap]);
     for partition in 0..3 {
         kcat.arg("-t").arg(format!("{topic}:{partition}:-1"));
     }
-    let text = run(&mut kcat);
+    let text = wait("Kafka tells how many there are", 30, || {
+        let output = kcat.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        output.status.success().then_some(text)
+    });
     let offset = |line: &str| {
         line.rsplit_once(' ')
             .and_then(|(_, n)| n.parse::<u64>().ok())

@@ -99,7 +99,9 @@ fn a_frozen_replica_holds_up_those_that_need_it_and_no_others() {
         for well in [1, 2] {
             let ((_, before), (count, now)) = (before[well], during[well]);
             assert!(count > 500, "the well waited too");
-            let bound = (2 * before).max(Duration::from_millis(50));
+            // Who waits for the frozen one waits for ten seconds, until it counts as dead; a second
+            // is what two cores under other tests may stand still.
+            let bound = (2 * before).max(Duration::from_secs(1));
             assert!(
                 now <= bound,
                 "{}: {now:.0?}, before {before:.0?}",
