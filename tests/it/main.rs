@@ -67,6 +67,7 @@ mod buffer;
 mod verify;
 
 mod identity;
+mod image;
 
 mod listeners;
 mod matrix;

@@ -84,7 +84,7 @@ impl Gateway {
         let log = self.log_path();
         let api = self.api;
         let child = self.child.as_mut().unwrap();
-        wait("the gateway is ready", 60, || {
+        wait("the gateway is ready", 180, || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the gateway ended, {status}:\n{}", tail(&log));
             }

@@ -26,6 +26,11 @@ pub struct Kafka {
 impl Kafka {
     /// Starts `nodes` brokers with these lines added to their properties.
     pub fn start(nodes: usize, properties: &[&str]) -> Self {
+        Self::start_at("127.0.0.1", nodes, properties)
+    }
+
+    /// The same, where clients find them at another address of this machine.
+    pub fn start_at(host: &str, nodes: usize, properties: &[&str]) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("tidegate-kafka-")
             .tempdir()
@@ -37,7 +42,8 @@ impl Kafka {
             .arg(&dir)
             .arg(nodes.to_string())
             .args(properties)
-            .env("CLUSTER_OWNER", std::process::id().to_string());
+            .env("CLUSTER_OWNER", std::process::id().to_string())
+            .env("CLUSTER_HOST", host);
         let printed = run(&mut command);
         let bootstrap = printed.trim().trim_start_matches("bootstrap=").to_owned();
         Self { dir, bootstrap }
