@@ -15,6 +15,8 @@
     missing_docs
 )]
 
+mod measure;
+
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+
+use measure::{Latencies, packet, string};
 
 /// Publisher, number, microseconds since the start: what a payload begins with.
 const HEAD_BYTES: usize = 16;
@@ -69,26 +73,6 @@ fn main() {
     println!("{line}");
 }
 
-fn packet(first: u8, body: &[&[u8]]) -> Vec<u8> {
-    let mut length = body.iter().map(|part| part.len()).sum::<usize>();
-    let mut out = vec![first];
-    loop {
-        let low = (length & 0x7f) as u8;
-        length >>= 7;
-        out.push(if length == 0 { low } else { low | 0x80 });
-        if length == 0 {
-            break;
-        }
-    }
-    body.iter().for_each(|part| out.extend_from_slice(part));
-    out
-}
-
-/// A UTF-8 string as MQTT writes it.
-fn string(text: &str) -> Vec<u8> {
-    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
-}
-
 async fn enter<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, id: &str) {
     let connect = packet(0x10, &[b"\0\x04MQTT\x04\x02\0\0", &string(id)]);
     stream.write_all(&connect).await.unwrap();
@@ -111,8 +95,7 @@ struct Run {
     /// Counted from when it is warm.
     counts: AtomicBool,
     delivered: AtomicU64,
-    /// Latencies: bucket i holds those of 2^(i/8) microseconds.
-    buckets: Vec<AtomicU64>,
+    latencies: Latencies,
     /// Of each publisher, messages it may send.
     windows: Vec<Semaphore>,
     /// Of each publisher, copies that came.
@@ -125,32 +108,15 @@ impl Run {
         let publisher = u32::from_be_bytes(payload[..4].try_into().unwrap()) as usize;
         let sent = u64::from_be_bytes(payload[8..HEAD_BYTES].try_into().unwrap());
         if self.counts.load(Ordering::Relaxed) {
-            let took = (self.begun.elapsed().as_micros() as u64)
-                .saturating_sub(sent)
-                .max(1);
-            let bucket = ((took as f64).log2() * 8.0) as usize;
-            self.buckets[bucket.min(self.buckets.len() - 1)].fetch_add(1, Ordering::Relaxed);
+            let sent = Duration::from_micros(sent);
+            self.latencies
+                .took(self.begun.elapsed().saturating_sub(sent));
             self.delivered.fetch_add(1, Ordering::Relaxed);
         }
         let copies = self.copies[publisher].fetch_add(1, Ordering::Relaxed) + 1;
         if copies.is_multiple_of(self.copies_each) {
             self.windows[publisher].add_permits(1);
         }
-    }
-
-    fn percentile(&self, share: f64) -> u64 {
-        let counts: Vec<u64> = self
-            .buckets
-            .iter()
-            .map(|it| it.load(Ordering::Relaxed))
-            .collect();
-        let wanted = (counts.iter().sum::<u64>() as f64 * share) as u64;
-        let mut seen = 0;
-        let at = counts.iter().position(|count| {
-            seen += count;
-            seen > wanted
-        });
-        2f64.powf((at.unwrap_or(0) as f64 + 0.5) / 8.0) as u64
     }
 }
 
@@ -166,7 +132,7 @@ async fn spread(options: &Options) -> String {
         stop: AtomicBool::new(false),
         counts: AtomicBool::new(false),
         delivered: AtomicU64::new(0),
-        buckets: (0..200).map(|_| AtomicU64::new(0)).collect(),
+        latencies: Latencies::default(),
         windows: (0..publishers)
             .map(|_| Semaphore::new(options.number("window")))
             .collect(),
@@ -208,7 +174,10 @@ async fn spread(options: &Options) -> String {
     tasks.shutdown().await;
     let delivered = run.delivered.load(Ordering::Relaxed);
     let rate = delivered as f64 / seconds;
-    let (p50, p99) = (run.percentile(0.5), run.percentile(0.99));
+    let (p50, p99) = (
+        run.latencies.percentile(0.5),
+        run.latencies.percentile(0.99),
+    );
     format!(
         "{{\"delivered\":{delivered},\"seconds\":{seconds:.3},\"per_second\":{rate:.0},\
          \"p50_us\":{p50},\"p99_us\":{p99}}}"

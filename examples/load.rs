@@ -14,12 +14,16 @@
     missing_docs
 )]
 
+mod measure;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use measure::{Latencies, packet, string};
 
 #[derive(Clone, Debug)]
 struct Options {
@@ -73,24 +77,7 @@ struct Run {
     left: AtomicI64,
     stop: AtomicBool,
     acked: AtomicU64,
-    /// Latencies: bucket i holds those of 2^(i/8) microseconds.
-    buckets: Vec<AtomicU64>,
-}
-
-fn length(out: &mut Vec<u8>, mut n: usize) {
-    loop {
-        let digit = (n % 128) as u8;
-        n /= 128;
-        out.push(digit | if n > 0 { 0x80 } else { 0 });
-        if n == 0 {
-            return;
-        }
-    }
-}
-
-fn text(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
+    latencies: Latencies,
 }
 
 /// One device: its packets differ in nothing but topic and packet id.
@@ -123,17 +110,11 @@ impl Client {
         let packets = (0..per_client)
             .map(|at| {
                 let topic = (number * per_client + at) % options.topics.max(1);
-                let mut body = Vec::new();
-                text(&mut body, &format!("{}{topic:05}", options.prefix));
-                let id_at = body.len();
-                if options.qos > 0 {
-                    body.extend_from_slice(&[0, 0]);
-                }
-                body.extend((0..options.size).map(|i| b'a' + (i % 26) as u8));
-                let mut packet = vec![0x30 | options.qos << 1];
-                length(&mut packet, body.len());
-                let id_at = (packet.len() + id_at) as u16;
-                packet.extend_from_slice(&body);
+                let topic = string(&format!("{}{topic:05}", options.prefix));
+                let id = if options.qos > 0 { &[0, 0][..] } else { &[] };
+                let payload: Vec<u8> = (0..options.size).map(|i| b'a' + (i % 26) as u8).collect();
+                let mut packet = packet(0x30 | options.qos << 1, &[&topic, id, &payload]);
+                let id_at = (packet.len() - payload.len() - id.len()) as u16;
                 packet.extend_from_slice(&id_at.to_be_bytes());
                 packet
             })
@@ -190,9 +171,7 @@ impl Client {
             match packet[0] {
                 0x50 => out.extend_from_slice(&[0x62, 2, packet[2], packet[3]]),
                 0x40 | 0x70 => {
-                    let us = (now - self.sent_at[usize::from(id)]).as_micros().max(1) as f64;
-                    let bucket = (us.log2() * 8.0) as usize;
-                    self.run.buckets[bucket.min(255)].fetch_add(1, Ordering::Relaxed);
+                    self.run.latencies.took(now - self.sent_at[usize::from(id)]);
                     self.free.push(id);
                     acked += 1;
                 }
@@ -207,11 +186,8 @@ impl Client {
     async fn play(mut self, number: usize) -> std::io::Result<()> {
         let mut stream = TcpStream::connect(&self.options.addr).await?;
         stream.set_nodelay(true)?;
-        let mut body = b"\0\x04MQTT\x04\x02\0\0".to_vec();
-        text(&mut body, &format!("load-{}-{number}", std::process::id()));
-        let mut out = vec![0x10];
-        length(&mut out, body.len());
-        out.extend_from_slice(&body);
+        let id = string(&format!("load-{}-{number}", std::process::id()));
+        let mut out = packet(0x10, &[b"\0\x04MQTT\x04\x02\0\0", &id]);
         stream.write_all(&out).await?;
         let mut connack = [0; 4];
         stream.read_exact(&mut connack).await?;
@@ -248,23 +224,6 @@ impl Client {
     }
 }
 
-fn percentile(run: &Run, share: f64) -> f64 {
-    let counts: Vec<u64> = run
-        .buckets
-        .iter()
-        .map(|b| b.load(Ordering::Relaxed))
-        .collect();
-    let total: u64 = counts.iter().sum();
-    let mut below = 0;
-    for (at, count) in counts.iter().enumerate() {
-        below += count;
-        if total > 0 && below as f64 >= total as f64 * share {
-            return 2f64.powf((at as f64 + 0.5) / 8.0);
-        }
-    }
-    0.0
-}
-
 #[tokio::main]
 async fn main() {
     let options = options();
@@ -272,7 +231,7 @@ async fn main() {
         left: AtomicI64::new(options.messages.unwrap_or(i64::MAX)),
         stop: AtomicBool::new(false),
         acked: AtomicU64::new(0),
-        buckets: (0..256).map(|_| AtomicU64::new(0)).collect(),
+        latencies: Latencies::default(),
     });
     let start = Instant::now();
     let clients: Vec<_> = (0..options.clients)
@@ -292,13 +251,13 @@ async fn main() {
     let acked = run.acked.load(Ordering::Relaxed);
     println!(
         "{{\"clients\":{},\"window\":{},\"size\":{},\"qos\":{},\"messages\":{acked},\"seconds\":{seconds:.3},\
-         \"per_second\":{:.0},\"p50_us\":{:.0},\"p99_us\":{:.0},\"failed\":{failed}}}",
+         \"per_second\":{:.0},\"p50_us\":{},\"p99_us\":{},\"failed\":{failed}}}",
         options.clients,
         options.window,
         options.size,
         options.qos,
         acked as f64 / seconds,
-        percentile(&run, 0.5),
-        percentile(&run, 0.99),
+        run.latencies.percentile(0.5),
+        run.latencies.percentile(0.99),
     );
 }

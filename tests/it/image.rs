@@ -55,7 +55,7 @@ impl Card {
         let ports = [gateway.mqtt, gateway.api].map(|at| at.port().to_string());
         let mut command = Command::new(root.join("cross/boot"));
         gateway.launch(command.arg(self.path()).args(ports));
-        gateway.wait_ready();
+        gateway.wait_ready_within(180);
     }
 
     /// A file of the boot partition; `None`: there is none.

@@ -93,21 +93,19 @@ fn a_frozen_replica_holds_up_those_that_need_it_and_no_others() {
         wait("broker 3 counts as dead", 40, || flows("two").then_some(()));
         eprintln!("`two` flows {:.1?} after the freeze", start.elapsed());
         let sent_apart = apart();
-        let during = looked_at(&spool, "frozen");
+        // Who waits for the frozen one waits for ten seconds, until it counts as dead. Two cores
+        // under other tests may stand still for a whole look: then it is looked again.
+        let as_before = (0..5).any(|_| {
+            let during = looked_at(&spool, "frozen");
+            assert_eq!(during[0].0, 0, "the fault did not bite");
+            [1, 2].into_iter().all(|well| {
+                let ((_, before), (count, now)) = (before[well], during[well]);
+                assert!(count > 500, "the well waited too");
+                now <= (2 * before).max(Duration::from_millis(50))
+            })
+        });
         eprintln!("{} requests apart", apart() - sent_apart);
-        assert_eq!(during[0].0, 0, "the fault did not bite");
-        for well in [1, 2] {
-            let ((_, before), (count, now)) = (before[well], during[well]);
-            assert!(count > 500, "the well waited too");
-            // Who waits for the frozen one waits for ten seconds, until it counts as dead; a second
-            // is what two cores under other tests may stand still.
-            let bound = (2 * before).max(Duration::from_secs(1));
-            assert!(
-                now <= bound,
-                "{}: {now:.0?}, before {before:.0?}",
-                topics[well]
-            );
-        }
+        assert!(as_before, "the well were held up, as printed above");
         assert!(apart() > sent_apart, "the sick were not sent apart");
         kafka.cluster("cont", &["3"]);
         wait("all of it flows", 60, || flows("all").then_some(()));

@@ -81,10 +81,15 @@ impl Gateway {
 
     /// Waits until `/health/ready` answers 200.
     pub fn wait_ready(&mut self) {
+        self.wait_ready_within(60);
+    }
+
+    /// As [`wait_ready`](Self::wait_ready), for a process that takes longer to begin.
+    pub fn wait_ready_within(&mut self, seconds: u64) {
         let log = self.log_path();
         let api = self.api;
         let child = self.child.as_mut().unwrap();
-        wait("the gateway is ready", 180, || {
+        wait("the gateway is ready", seconds, || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the gateway ended, {status}:\n{}", tail(&log));
             }
