@@ -21,6 +21,7 @@ mod passwd;
 mod run;
 mod source;
 mod status;
+mod update;
 mod verify;
 
 use std::ffi::OsString;
@@ -60,6 +61,8 @@ enum Command {
     Import(import::Import),
     /// Write a user's password into a password file.
     Passwd(passwd::Passwd),
+    /// Install an update of the whole system, on the image of docs/install.md.
+    Update(update::Update),
 }
 
 #[derive(Debug, Args)]
@@ -106,6 +109,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             Command::Verify(asked) => verify::verify(&asked),
             Command::Import(asked) => import::import(&asked),
             Command::Passwd(asked) => passwd::passwd(&asked),
+            Command::Update(asked) => update::update(&asked),
         },
         Err(help) => {
             // Help and version go to stdout, errors to stderr; when nobody listens there is nothing

@@ -10,8 +10,10 @@
 //! clock/RUN               by what the run's times can be put right
 //! drop/ID/RUN/FIRST       number behind the last; whether Kafka's fate of it is known
 //! loss/NUMBER             a line of the ledger
+//! mark/format             version of all this, where it is not 1
 //! ```
-//! Numbers in keys have leading zeros, so that sled's order is theirs; values are JSON.
+//! Numbers in keys have leading zeros, so that sled's order is theirs; values are JSON. A field
+//! that an older version may pass over raises no version; a newer one than [`FORMAT`] is refused.
 //!
 //! sled's `flush` is no fsync on Linux (LIBRARIES.md 5.1), so [`Meta::apply`] syncs sled's file
 //! itself. Nothing here is what a PUBACK depends on: a folder that cannot be opened is put aside
@@ -42,6 +44,8 @@ use stored::{numbers, read};
 use super::{Identity, Run, StreamId, TopicPartition};
 use crate::clock::Anchor;
 
+/// Version of what is stored here.
+const FORMAT: u64 = 1;
 /// Lines of the ledger that are kept.
 const LEDGER_MAX: usize = 100_000;
 /// Runs whose identities are kept though nothing points at them.
@@ -63,6 +67,17 @@ pub enum MetaError {
     Locked {
         /// The folder.
         path: PathBuf,
+    },
+    /// A newer version wrote it.
+    #[error(
+        "{}: written by a newer version of tidegate, in format {version}; this one reads formats \
+         up to {FORMAT}. Nothing was touched: install the newer version again", path.display()
+    )]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// What it takes to read it.
+        version: u64,
     },
     /// The folder cannot be put aside or synced.
     #[error("{}: {source}", path.display())]
@@ -153,7 +168,13 @@ impl Meta {
             source,
         };
         match opened {
-            Ok(db) => Self::start(db, folder, fresh),
+            Ok(db) => match database::format(&db).map_err(sled)? {
+                version if version > FORMAT => Err(MetaError::Newer {
+                    path: folder.into(),
+                    version,
+                }),
+                _ => Self::start(db, folder, fresh),
+            },
             // A full disk is no damage.
             Err(sled::Error::Io(error)) if is_full(&error) => Err(sled(sled::Error::Io(error))),
             Err(sled::Error::Io(source)) if source.to_string().contains("acquire lock") => {

@@ -40,6 +40,9 @@ _tidegate() {
             tidegate,status)
                 cmd="tidegate__subcmd__status"
                 ;;
+            tidegate,update)
+                cmd="tidegate__subcmd__update"
+                ;;
             tidegate,verify)
                 cmd="tidegate__subcmd__verify"
                 ;;
@@ -169,6 +172,9 @@ _tidegate() {
             tidegate__subcmd__help,status)
                 cmd="tidegate__subcmd__help__subcmd__status"
                 ;;
+            tidegate__subcmd__help,update)
+                cmd="tidegate__subcmd__help__subcmd__update"
+                ;;
             tidegate__subcmd__help,verify)
                 cmd="tidegate__subcmd__help__subcmd__verify"
                 ;;
@@ -230,7 +236,7 @@ _tidegate() {
 
     case "${cmd}" in
         tidegate)
-            opts="-h -V --help --version run check status buffer clients verify import passwd help"
+            opts="-h -V --help --version run check status buffer clients verify import passwd update help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -894,7 +900,7 @@ _tidegate() {
             return 0
             ;;
         tidegate__subcmd__help)
-            opts="run check status buffer clients verify import passwd help"
+            opts="run check status buffer clients verify import passwd update help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1201,6 +1207,20 @@ _tidegate() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        tidegate__subcmd__help__subcmd__update)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         tidegate__subcmd__help__subcmd__verify)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1340,6 +1360,20 @@ _tidegate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tidegate__subcmd__update)
+            opts="-h --no-reboot --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

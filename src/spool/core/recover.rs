@@ -34,6 +34,7 @@ pub(super) fn open(
     meta_folder: &Path,
     parts: (Arc<Metrics>, Arc<Clock>),
 ) -> Result<Shared, OpenError> {
+    log::refuse_newer(kept.as_ref())?;
     let (mut shared, recovered) = prepare(config, segments, meta_folder, parts)?;
     // Before anything moves a cursor: they tell which changes have lost their records.
     shared.keep = Some(Keep::open(kept, config, &mut shared.state.lock())?);
@@ -43,7 +44,8 @@ pub(super) fn open(
     Ok(shared)
 }
 
-/// Opens log and state and puts them together.
+/// Opens log and state and puts them together; what a newer version wrote is refused before
+/// anything is touched.
 pub(super) fn prepare(
     config: &checked::Spool,
     store: Arc<dyn Store>,
@@ -56,8 +58,9 @@ pub(super) fn prepare(
         min_free_bytes: config.min_free_bytes,
         compression_level: config.compression_level,
     };
-    let (mut log, recovered) = Log::open(store, log_config)?;
+    log::refuse_newer(store.as_ref())?;
     let (mut meta, fresh) = Meta::open(meta_folder)?;
+    let (mut log, recovered) = Log::open(store, log_config)?;
     if fresh {
         tell(&mut meta, &recovered)?;
     }

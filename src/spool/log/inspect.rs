@@ -8,7 +8,9 @@ use super::frame::{self, Header};
 use super::index::{Index, IndexRead};
 use super::scan::{Ident, Region, Want, search};
 use super::segment::{Head, HeadRead};
-use super::{Entry, LANES, PAGE, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Store, StoreFile, page_up};
+use super::{
+    Entry, LANES, LogError, PAGE, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Store, StoreFile, page_up,
+};
 use crate::spool::StreamId;
 
 /// How often a file is opened that cannot be.
@@ -40,6 +42,21 @@ pub(super) enum Kind {
     Stub(FreeFile, Option<u64>),
     /// Left alone: its bytes, and why.
     Alien(u64, String),
+}
+
+/// Looks for a segment that only a newer version can read, and changes nothing.
+///
+/// # Errors
+/// [`LogError::Newer`]; [`LogError::Folder`].
+pub fn refuse_newer(store: &dyn Store) -> Result<(), LogError> {
+    for file in store.list().map_err(LogError::Folder)? {
+        // What cannot be read is told by who opens the log.
+        let head = store.open(&file).and_then(|file| read_head(file.as_ref()));
+        if let Ok(HeadRead::Newer(version)) = head {
+            return Err(LogError::Newer { file, version });
+        }
+    }
+    Ok(())
 }
 
 /// Tells what a file is by its head and its end. A file that cannot be read is tried again: what it

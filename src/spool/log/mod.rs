@@ -56,8 +56,9 @@
 //!
 //! # Newer and older readers
 //! A reader takes a segment if the head's "oldest reader" is at most its own [`VERSION`]; else it
-//! leaves the file alone, counts its bytes and reports it. A writer may raise "version" alone when
-//! it only adds entry kinds or fields behind known ones. Version 1 readers will be kept.
+//! refuses the whole log, before it has touched anything of it ([`refuse_newer`]). A writer may
+//! raise "version" alone when it only adds entry kinds or fields behind known ones. Version 1
+//! readers will be kept.
 //!
 //! # Measured
 //! 100 single-record sections, 112-byte JSON with random ids and drifting values, four MQTT
@@ -90,6 +91,7 @@ use std::time::Duration;
 
 pub use entry::{Directory, Entry};
 pub use frozen::FrozenStore;
+pub use inspect::refuse_newer;
 pub use reader::{FramePos, LogReader, ReadError, ReadFrame, SectionRecords};
 pub use recovery::{Damage, Recovered};
 pub use store::{DiskStore, Store, StoreFile};
@@ -243,6 +245,17 @@ pub enum LogError {
     /// `segment_bytes` is below [`SEGMENT_BYTES_MIN`] or above 1 GiB.
     #[error("segment size {0} is out of bounds")]
     SegmentBytes(u64),
+    /// A newer version wrote it.
+    #[error(
+        "{file} was written by a newer version of tidegate, in format {version}; this one reads \
+         formats up to {VERSION}. Nothing was touched: install the newer version again"
+    )]
+    Newer {
+        /// The segment.
+        file: String,
+        /// What it takes to read it.
+        version: u16,
+    },
 }
 
 /// Why a frame was not appended. Nothing of it counts.

@@ -170,6 +170,7 @@ impl Opening {
     /// Looks at each file; returns the segments by lane, the oldest first.
     fn inspect_all(&mut self, names: &[String]) -> BTreeMap<u8, Vec<Candidate>> {
         let mut lanes: BTreeMap<u8, Vec<Candidate>> = BTreeMap::new();
+        let mut generations = HashSet::new();
         for name in names {
             let (number, is_whole) = match name.strip_suffix(UNFINISHED) {
                 Some(number) => (Some(number), false),
@@ -190,6 +191,13 @@ impl Opening {
                     self.has_alien = true;
                     self.log.files.alien_bytes += bytes;
                     self.damage(None, (Vec::new(), false, &what), name);
+                }
+                // A copy that somebody has made.
+                Kind::Segment(candidate) if !generations.insert(candidate.ident.generation) => {
+                    self.has_alien = true;
+                    self.log.files.alien_bytes += candidate.file.length;
+                    let what = "it says that it is a segment which another file is";
+                    self.damage(Some(candidate.ident), (Vec::new(), false, what), name);
                 }
                 Kind::Segment(mut candidate) => {
                     // A head names all streams. What heads say is put together at once, for as many

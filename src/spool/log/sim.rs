@@ -212,6 +212,20 @@ impl SimStore {
         other
     }
 
+    /// Makes a copy of a file behind everybody's back, durably.
+    pub fn duplicate(&self, name: &str, to: &str) {
+        let mut disk = self.0.lock();
+        let bytes = disk.inodes[disk.names[name]].cache.clone();
+        let at = disk.inodes.len();
+        disk.inodes.push(Inode {
+            cache: bytes.clone(),
+            durable: bytes,
+            pending: Vec::new(),
+        });
+        disk.names.insert(to.to_owned(), at);
+        disk.durable_names.insert(to.to_owned(), at);
+    }
+
     /// Changes bytes behind everybody's back, durably.
     pub fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut disk = self.0.lock();

@@ -45,6 +45,12 @@ pub(super) fn check_mark(db: sled::Db, fresh: bool) -> sled::Result<sled::Db> {
     Ok(db)
 }
 
+/// Version of what is stored. The first has none.
+pub(super) fn format(db: &sled::Db) -> sled::Result<u64> {
+    let stored = db.get("mark/format")?;
+    Ok(stored.map_or(1, |value| serde_json::from_slice(&value).unwrap_or(1)))
+}
+
 /// Renames a damaged folder, so that somebody may look at it.
 pub(super) fn put_aside(folder: &Path) -> io::Result<()> {
     let name = |n: u32| {

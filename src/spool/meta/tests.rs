@@ -82,3 +82,19 @@ fn a_damaged_folder_is_put_aside() {
     assert!(fresh && meta.load().newest_run.is_none());
     assert!(folder.path().join("meta.damaged-1").exists());
 }
+
+#[test]
+fn what_a_newer_version_wrote_is_refused_and_not_put_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("meta");
+    let (meta, _) = Meta::open(&path).unwrap();
+    let db = meta.db.as_ref().unwrap();
+    db.insert("mark/format", "2").unwrap();
+    db.flush().unwrap();
+    drop(meta);
+    for _ in 0..2 {
+        let error = Meta::open(&path).unwrap_err().to_string();
+        assert!(error.contains("format 2"), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}

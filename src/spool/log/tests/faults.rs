@@ -248,7 +248,7 @@ fn a_start_costs_by_segments() {
 }
 
 #[test]
-fn a_newer_version_is_left_alone() {
+fn a_newer_version_is_refused_and_left_alone() {
     let store = SimStore::new(1);
     filled(&store, 4);
     let (name, _) = store.files()[0].clone();
@@ -261,10 +261,36 @@ fn a_newer_version_is_left_alone() {
         let sum = crc32c::crc32c_append(sum, &bytes[length..length + packed]);
         bytes[length - 4..length].copy_from_slice(&sum.to_le_bytes());
     });
+    let before = store.files();
+    let error = refuse_newer(&store).unwrap_err().to_string();
+    assert!(error.contains(&name), "{error}");
+    assert!(error.contains("format 9"), "{error}");
+    assert_eq!(store.files(), before);
+    // Who opens it all the same does not take it for free room.
     let (log, found) = open(&store);
     assert_eq!(found.damage.len(), 1);
     assert!(found.damage[0].what.contains("version 9"));
     assert_eq!(log.used_bytes(), 2 * SEGMENT_BYTES_MIN);
+}
+
+#[test]
+fn a_copied_segment_is_told_and_keeps_no_record_from_being_found() {
+    let store = SimStore::new(1);
+    filled(&store, 60);
+    let before = read_all(&open(&store).0).0;
+    for (name, _) in store.files() {
+        store.duplicate(&name, &format!("9{name}"));
+    }
+    let (mut log, found) = open(&store);
+    assert_eq!(found.damage.len(), found.segments.len());
+    for damage in &found.damage {
+        assert!(damage.what.contains("another file is"), "{}", damage.what);
+    }
+    assert_eq!(read_all(&log).0, before);
+    let frame = draft(vec![section(7, 2, 0, 30)]);
+    log.append(0, &frame, &Names::default()).unwrap();
+    drop(log);
+    assert_eq!(read_all(&open(&store).0).0.len(), before.len() + 30);
 }
 
 #[test]
