@@ -13,7 +13,7 @@
 //! mark/format             version of all this, where it is not 1
 //! ```
 //! Numbers in keys have leading zeros, so that sled's order is theirs; values are JSON. A field
-//! that an older version may pass over raises no version; a newer one than [`FORMAT`] is refused.
+//! that an older version may pass over raises no version; a newer one than `FORMAT` is refused.
 //!
 //! sled's `flush` is no fsync on Linux (LIBRARIES.md 5.1), so [`Meta::apply`] syncs sled's file
 //! itself. Nothing here is what a PUBACK depends on: a folder that cannot be opened is put aside
