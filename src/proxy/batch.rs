@@ -73,6 +73,8 @@ pub struct Inbox {
     followers: Vec<(u64, Ticket)>,
     next: u64,
     received: (u64, u64),
+    /// QoS 0 messages that a bound did not admit.
+    dropped: u64,
     batch_bytes: usize,
 }
 
@@ -102,6 +104,8 @@ impl When {
 /// What becomes of a message.
 enum Fate {
     Record(TopicId, crate::record::Record),
+    /// There is no memory for a record; subscribers get it all the same.
+    Dropped,
     Refused(u8),
 }
 
@@ -133,6 +137,7 @@ impl Inbox {
             followers: Vec::new(),
             next: 0,
             received: (0, 0),
+            dropped: 0,
             batch_bytes: 0,
         }
     }
@@ -201,6 +206,10 @@ impl Inbox {
             self.shared.metrics.add(Counter::Received, messages);
             self.shared.metrics.add(Counter::ReceivedBytes, bytes);
         }
+        if self.dropped > 0 {
+            let dropped = std::mem::take(&mut self.dropped);
+            self.shared.metrics.add(Counter::DroppedQos0, dropped);
+        }
     }
 
     fn publish(
@@ -215,7 +224,7 @@ impl Inbox {
             if qos > 0 {
                 return Ok(bound);
             }
-            self.shared.metrics.add(Counter::DroppedQos0, 1);
+            self.dropped += 1;
             return Ok(Progress::Read);
         }
         if self.pace.as_mut().is_some_and(|pace| !pace.take()) {
@@ -245,7 +254,7 @@ impl Inbox {
             });
         }
         let local = &self.shared.local;
-        if local.wants(publish.flags) && matches!(fate, Fate::Record(..)) {
+        if local.wants(publish.flags) && !matches!(fate, Fate::Refused(_)) {
             kept = local.publish(publish, name, &self.client.id, with.as_mut());
         }
         self.enlist(publish, fate, (kept && qos > 0, with), when);
@@ -371,6 +380,9 @@ impl Inbox {
                 header_count,
                 limit,
             } => {
+                if publish.qos() == 0 && shared.intake.is_short() {
+                    return Ok(Fate::Dropped);
+                }
                 let place = Place {
                     topic: name,
                     key: key.as_deref(),
@@ -451,6 +463,10 @@ impl Inbox {
                     self.kept.push(token);
                 }
                 (bytes, None)
+            }
+            Fate::Dropped => {
+                self.dropped += 1;
+                return;
             }
             Fate::Refused(code) => (0, Some(code)),
         };

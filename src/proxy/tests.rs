@@ -62,7 +62,6 @@ pub(super) fn config() -> Proxy {
     }
 }
 
-/// Keeps what it gets; makes it safe when told.
 /// What is kept, and what waits to be.
 #[derive(Debug, Default)]
 struct Disk {
@@ -70,6 +69,7 @@ struct Disk {
     asked: Vec<(Vec<Change>, Option<Ticket>)>,
 }
 
+/// Keeps what it gets; makes it safe when told.
 #[derive(Debug, Default)]
 struct Fake {
     records: Mutex<Vec<Record>>,
@@ -80,6 +80,7 @@ struct Fake {
     by_hand: std::sync::atomic::AtomicBool,
     /// Records and all that is kept are safe as they come.
     at_once: std::sync::atomic::AtomicBool,
+    short: std::sync::atomic::AtomicBool,
     came: tokio::sync::Notify,
 }
 
@@ -89,6 +90,9 @@ impl Intake for Fake {
     }
     fn record_bytes_max(&self, _: TopicId) -> usize {
         5_000
+    }
+    fn is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
     }
     fn append(&self, batch: &mut Vec<Incoming>) {
         for incoming in batch.drain(..) {

@@ -85,6 +85,12 @@ pub trait Intake: Send + Sync + std::fmt::Debug {
     /// Largest record, in bytes of its body, that Kafka takes in this topic as far as is known.
     fn record_bytes_max(&self, topic: TopicId) -> usize;
 
+    /// Whether memory is short, so that a record without a ticket would be dropped: it need not be
+    /// made.
+    fn is_short(&self) -> bool {
+        false
+    }
+
     /// Takes all records of `batch`, in order, and leaves it empty. Never waits: sources bound what
     /// they have in flight.
     fn append(&self, batch: &mut Vec<Incoming>);

@@ -225,3 +225,23 @@ async fn mqtt_3_1_is_not_told_of_its_session() {
         peer.closed().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn without_memory_qos_0_goes_to_subscribers_and_no_further() {
+    let b = bench(&config());
+    let (mut sub, _) = b.connect(4, 2, 0, "sub").await;
+    sub.send(b"\x82\x06\0\x01\0\x01t\0").await;
+    assert_eq!(sub.read(5).await, [0x90, 3, 0, 1, 0]);
+    let (mut publisher, _) = b.connect(4, 2, 0, "pub").await;
+    b.fake.short.store(true, Ordering::Relaxed);
+    let fleeting = b"\x30\x05\0\x01thi";
+    publisher.send(fleeting).await;
+    assert_eq!(sub.read(7).await, fleeting);
+    publisher.send(&publish(4, 2, 1)).await;
+    b.fake.wait(1).await;
+    assert_eq!(b.metrics.count(Counter::DroppedQos0), 1);
+    b.fake.short.store(false, Ordering::Relaxed);
+    publisher.send(fleeting).await;
+    b.fake.wait(2).await;
+    assert_eq!(b.metrics.count(Counter::DroppedQos0), 1);
+}

@@ -92,7 +92,7 @@ impl Shared {
             .is_some_and(|it| it.partitions > 0);
         known
             && !state.full
-            && state.hot_bytes < self.config.memory_max_bytes
+            && state.hot.bytes() < self.config.memory_max_bytes
             && !state.streams.iter().any(sick)
     }
 

@@ -358,7 +358,7 @@ fn forget(state: &mut State, id: StreamId, run: Run, range: (u64, u64), due: &mu
     });
     stream.cold_bytes = stream.cold_bytes.saturating_sub(cold);
     state.cold_bytes = state.cold_bytes.saturating_sub(cold);
-    state.hot_bytes = state.hot_bytes.saturating_sub(hot);
+    state.hot.sub(hot);
     cut_spans(state, id, run, range);
     let Some(stream) = state.streams.get_mut(id.0 as usize) else {
         return;

@@ -1,5 +1,7 @@
 //! The face that sources see.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 
 use super::super::intake::{Change, Incoming, Intake, Refusal, Ticket, TopicId, TopicOptions};
@@ -40,6 +42,10 @@ impl Intake for Spool {
             .map_or(RECORD_BYTES_MAX, |t| t.record_bytes_max)
     }
 
+    fn is_short(&self) -> bool {
+        self.shared.short.load(Ordering::Relaxed)
+    }
+
     fn append(&self, batch: &mut Vec<Incoming>) {
         self.shared.mark(batch);
         self.shared.append_as_they_are(batch);
@@ -72,7 +78,6 @@ impl Shared {
     /// Appends records whose times are judged already.
     pub(super) fn append_as_they_are(&self, batch: &mut Vec<Incoming>) {
         let now_ms = self.now_ms();
-        let config = &self.config;
         let (mut dropped, mut was_clean, mut was_idle) = (0, false, false);
         let mut held = Vec::new();
         {
@@ -82,7 +87,7 @@ impl Shared {
             let was_little = state.fresh_bytes < COMPANY_BYTES;
             for incoming in batch.drain(..) {
                 let qos0 = incoming.ticket.is_none();
-                let short = state.hot_bytes > config.memory_max_bytes;
+                let short = state.hot.is_short();
                 if !push(&mut state, (incoming, now_ms), qos0 && short, &mut held) {
                     dropped += 1;
                 }
@@ -149,7 +154,7 @@ fn push(
         state.dirty.push(id);
     }
     let listed = stream.ready;
-    state.hot_bytes += size;
+    state.hot.add(size);
     state.fresh_bytes += size;
     state.came_in = (state.came_in.0 + 1, state.came_in.1 + size as u64);
     if !listed {

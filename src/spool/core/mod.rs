@@ -1,7 +1,7 @@
 //! The running spool: one lock over all streams, a thread that writes, a thread that reads back.
 //!
 //! * `stream`, `numbering`, `state`: what the lock guards; pure.
-//! * `lanes`: who goes first, and how fast what was on disk may go.
+//! * `hot`: memory of what is not in Kafka yet. `lanes`: who goes first, and how fast what was on disk may go.
 //! * `time`: records that came in while nobody knew what time it was.
 //! * `intake`, `outlet`: the two faces, called from connections and from the uplink.
 //! * `writer`: group commits, cursors, the ledger. `give_way`: expiry and `on_full`. `deal`:
@@ -26,6 +26,7 @@ mod deal;
 mod describe;
 mod gaps;
 mod give_way;
+mod hot;
 mod inspect;
 mod intake;
 mod keep;
@@ -49,6 +50,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -89,6 +91,8 @@ pub struct Spool {
 /// What the faces and the threads share.
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Whether memory is short: [`hot::Hot`].
+    short: Arc<AtomicBool>,
     /// For the uplink.
     changed: Notify,
     /// For the writer thread.

@@ -17,6 +17,7 @@ use super::super::intake::TopicOptions;
 use super::super::log::{self, Log, LogConfig, Recovered, Store};
 use super::super::meta::{Meta, MetaBatch, Reason, Stored};
 use super::super::{Run, StreamId, TopicId, TopicPartition, device};
+use super::hot::Hot;
 use super::intake::RECORD_BYTES_MAX;
 use super::keep::Keep;
 use super::lanes::Replay;
@@ -67,13 +68,16 @@ pub(super) fn prepare(
     let stored = meta.load();
     metrics.add(Counter::TornTails, recovered.torn_tails);
     let replay = Replay::new(config.replay_bytes_per_second);
-    let mut state = assemble(&recovered, &stored, (fresh, replay));
+    let hot = Hot::new(config.memory_max_bytes);
+    let short = hot.short();
+    let mut state = assemble(&recovered, &stored, (fresh, replay, hot));
     for segment in std::mem::take(&mut state.to_free) {
         log.free(segment);
     }
     let reader = log.reader();
     let shared = Shared {
         state: Mutex::new(state),
+        short,
         changed: Notify::new(),
         writer: Condvar::new(),
         loader: Condvar::new(),
@@ -167,11 +171,11 @@ impl Shared {
 fn assemble(
     recovered: &Recovered,
     stored: &Stored,
-    (meta_is_new, replay): (bool, Replay),
+    (meta_is_new, replay, hot): (bool, Replay, Hot),
 ) -> State {
     let newest = recovered.newest_run.max(stored.newest_run);
     let run = Run(newest.map_or(1, |run| run.0 + 1));
-    let mut state = State::new(run, replay);
+    let mut state = State::new(run, replay, hot);
     name_streams(&mut state, recovered, stored);
     state.anchors = Some(Arc::new(stored.anchors.iter().cloned().collect()));
     let mut identified: Vec<Run> = stored.identities.iter().map(|(run, _)| *run).collect();

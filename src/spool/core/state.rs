@@ -12,6 +12,7 @@ use super::super::{PROVISIONAL, Run, StreamId, TopicId, TopicPartition};
 use super::by_hand::Job;
 use super::dead_letter::Move;
 use super::deal::Deal;
+use super::hot::Hot;
 use super::lanes::Replay;
 use super::stream::{Entry, Folded, Span, Stream};
 use super::time::Anchors;
@@ -164,7 +165,7 @@ pub(super) struct State {
     /// Everything is written at once.
     pub hurry: bool,
     pub stopping: bool,
-    pub hot_bytes: usize,
+    pub hot: Hot,
     pub cold_bytes: usize,
     /// Records that came in since the start, and their bytes.
     pub came_in: (u64, u64),
@@ -177,7 +178,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub fn new(run: Run, replay: Replay) -> Self {
+    pub fn new(run: Run, replay: Replay, hot: Hot) -> Self {
         Self {
             run,
             newest_run: run,
@@ -213,7 +214,7 @@ impl State {
             full: false,
             hurry: false,
             stopping: false,
-            hot_bytes: 0,
+            hot,
             cold_bytes: 0,
             came_in: (0, 0),
             fresh_bytes: 0,
@@ -397,7 +398,7 @@ impl State {
         }
         for entry in stream.hot.drain(..durable) {
             let size = entry.record.size();
-            self.hot_bytes = self.hot_bytes.saturating_sub(size);
+            self.hot.sub(size);
             if taken.is_some_and(|taken| entry.number <= taken.last) {
                 stream.load_next = stream.load_next.max((entry.run, entry.number + 1));
                 stream.cold.push_back(entry);
@@ -466,7 +467,7 @@ impl State {
             stream.cold = VecDeque::new();
         }
         while let Some(entry) = pop_if_before(&mut stream.hot, to) {
-            self.hot_bytes = self.hot_bytes.saturating_sub(entry.record.size());
+            self.hot.sub(entry.record.size());
             popped += 1;
             due_of(entry, due);
         }

@@ -154,7 +154,7 @@ fn with_kafka_away_records_are_safe_on_disk_and_leave_memory() {
     }
     world.write();
     assert_eq!(world.acks.0.lock().len(), 2_001);
-    assert!(world.spool.shared.state.lock().hot_bytes < 1_000);
+    assert!(world.spool.shared.state.lock().hot.bytes() < 1_000);
     world.crash(true);
     world.drain();
     world.check(2);
@@ -182,7 +182,7 @@ fn a_batch_of_unknown_fate_keeps_itself_in_memory_and_nothing_else() {
     assert_eq!(world.acks.0.lock().len(), 2_006);
     {
         let state = world.spool.shared.state.lock();
-        assert!(state.hot_bytes < 1_000 && state.cold_bytes < 1_000);
+        assert!(state.hot.bytes() < 1_000 && state.cold_bytes < 1_000);
     }
     // It turns out to have been appended.
     world.drain();

@@ -136,7 +136,7 @@ impl Shared {
         self.config.mode == SpoolMode::Always
             || !state.uplink_up
             || state.hurry
-            || state.hot_bytes > self.config.memory_max_bytes / 2
+            || state.hot.bytes() > self.config.memory_max_bytes / 2
     }
 
     fn commit_is_due(&self, done: &Done, now_ms: u64) -> bool {
@@ -243,7 +243,7 @@ impl Shared {
         self.metrics.set(Gauge::SpoolFull, 0);
         self.metrics.observe(Histogram::SyncSeconds, done.sync, 1);
         note_segment(state, draft, done);
-        let evict = !state.uplink_up || state.hot_bytes > self.config.memory_max_bytes / 2;
+        let evict = !state.uplink_up || state.hot.bytes() > self.config.memory_max_bytes / 2;
         let raw = draft.bytes.max(1) as u64;
         for section in &draft.frame.sections {
             let count = section.records.len() as u64;
@@ -328,7 +328,7 @@ impl Shared {
         m.set(Gauge::BufferedRecords, records);
         m.set(
             Gauge::BufferedMemoryBytes,
-            (state.hot_bytes + state.cold_bytes) as u64,
+            (state.hot.bytes() + state.cold_bytes) as u64,
         );
         m.set(Gauge::BufferedDiskBytes, on_disk);
         m.set(Gauge::Streams, state.streams.len() as u64);
