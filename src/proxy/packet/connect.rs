@@ -72,6 +72,9 @@ pub(super) const UNSUPPORTED: Bad = Bad {
     what: "protocol version",
 };
 
+/// Who does not even write credentials rightly learns nothing, as from other brokers.
+const CREDENTIALS: Bad = Bad::unsaid("user name or password malformed");
+
 /// Reads the body of a CONNECT.
 ///
 /// # Errors
@@ -129,11 +132,14 @@ impl Will {
 
 /// Flags that the library does not look at; `body` begins with a name of four letters.
 fn connect_flags(body: &[u8]) -> Result<u8, Bad> {
-    let flags = *body.get(7).ok_or(Bad::malformed("CONNECT cut short"))?;
+    let Some([flags, _, _, ..]) = body.get(7..) else {
+        return Err(Bad::unsaid("CONNECT cut short"));
+    };
+    let flags = *flags;
     let will = flags & 0x04 != 0;
     let will_bits = flags & 0x38;
     if flags & 1 != 0 || (!will && will_bits != 0) || flags & 0x18 == 0x18 {
-        return Err(Bad::malformed("CONNECT flags"));
+        return Err(Bad::unsaid("CONNECT flags"));
     }
     Ok(flags)
 }
@@ -203,16 +209,33 @@ fn without_lone_password(body: &[u8], flags: u8) -> Option<Vec<u8>> {
     Some(bare)
 }
 
+/// Whether all is well in front of user name and password.
+fn is_well_without_credentials(body: &[u8], flags: u8) -> bool {
+    let mut bare = body.to_vec();
+    if let Some(flags) = bare.get_mut(7) {
+        *flags &= 0x3f;
+    }
+    flags & 0xc0 != 0 && v5_0::Connect::parse(&bare).is_ok()
+}
+
 fn connect_v5(body: &[u8]) -> Result<Connect, Bad> {
     let flags = connect_flags(body)?;
     let bare = without_lone_password(body, flags);
     let body = bare.as_deref().unwrap_or(body);
-    let (packet, consumed) = v5_0::Connect::parse(body).map_err(bad)?;
+    let (packet, consumed) = v5_0::Connect::parse(body).map_err(|error| {
+        if is_well_without_credentials(body, flags) {
+            CREDENTIALS
+        } else {
+            bad(error)
+        }
+    })?;
     ends(consumed, body)?;
     if !topic::is_text(packet.client_id()) {
         return Err(bad(MqttError::ClientIdentifierNotValid));
     }
-    strings(&[packet.user_name().unwrap_or_default()])?;
+    if !topic::is_text(packet.user_name().unwrap_or_default()) {
+        return Err(CREDENTIALS);
+    }
     let mut connect = Connect {
         version: Version::V5,
         is_3_1: false,

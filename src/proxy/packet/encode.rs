@@ -178,6 +178,9 @@ pub fn connack(
 /// closed connection, as section 3.2.2.3 demands. A version that is neither is told in version 5's
 /// words.
 pub fn connack_refused(out: &mut Vec<u8>, telling: Telling, bad: Bad) {
+    if bad.reason == reason::SUCCESS {
+        return;
+    }
     if telling.version == Version::V5 {
         telling.packet(out, (0x20, &[0]), (bad.reason, bad.what), true);
         return;

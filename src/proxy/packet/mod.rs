@@ -69,7 +69,7 @@ pub enum Version {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} (reason 0x{reason:02x})")]
 pub struct Bad {
-    /// Reason code for a v5 DISCONNECT.
+    /// Reason code for a v5 DISCONNECT or CONNACK; 0: the connection is closed without a word.
     pub reason: u8,
     /// For the log.
     pub what: &'static str,
@@ -79,6 +79,13 @@ impl Bad {
     pub(crate) const fn malformed(what: &'static str) -> Self {
         Self {
             reason: reason::MALFORMED,
+            what,
+        }
+    }
+
+    pub(crate) const fn unsaid(what: &'static str) -> Self {
+        Self {
+            reason: reason::SUCCESS,
             what,
         }
     }

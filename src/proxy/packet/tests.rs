@@ -148,12 +148,19 @@ fn connect_that_breaks_the_rules_is_refused() {
         code(b"\0\x06MQIsdp\x04\x02\0\0\0\x01c"),
         reason::UNSUPPORTED_VERSION
     );
-    assert_eq!(code(b"\0\x04MQTT\x04\x03\0\0\0\x01c"), reason::MALFORMED); // reserved flag
-    assert_eq!(code(b"\0\x04MQTT\x04\x0a\0\0\0\x01c"), reason::MALFORMED); // will QoS without will
-    assert_eq!(
-        code(b"\0\x04MQTT\x05\x1e\0\0\0\0\x01c\0\0\x01w\0\0"),
-        reason::MALFORMED
-    ); // QoS 3
+    // Nothing is said of flags and credentials that cannot be: a reserved flag, a will's QoS without
+    // a will, QoS 3, no keep-alive, no user name, U+0001 in one, no password.
+    for unsaid in [
+        &b"\0\x04MQTT\x04\x03\0\0\0\x01c"[..],
+        b"\0\x04MQTT\x04\x0a\0\0\0\x01c",
+        b"\0\x04MQTT\x05\x1e\0\0\0\0\x01c\0\0\x01w\0\0",
+        b"\0\x04MQTT\x05\x02",
+        b"\0\x04MQTT\x05\x82\0\0\0\0\x01c",
+        b"\0\x04MQTT\x05\x82\0\0\0\0\x01c\0\x01\x01",
+        b"\0\x04MQTT\x05\xc2\0\0\0\0\x01c\0\x01u",
+    ] {
+        assert_eq!(code(unsaid), reason::SUCCESS, "{unsaid:?}");
+    }
     assert_eq!(code(b"\0\x04MQTT\x04\x02\0\0\0\x01\0"), reason::MALFORMED); // U+0000
     assert_eq!(code(b"\0\x04MQTT\x04\x02\0\0\0\x01cx"), reason::MALFORMED); // more behind
     assert_eq!(
