@@ -37,6 +37,8 @@ fn kafka() -> Kafka {
 /// A card with the image on it, larger than that.
 struct Card {
     folder: tempfile::TempDir,
+    /// What QEMU boots it on, and how long that may take until devices can connect, in seconds.
+    machine: (&'static str, u64),
     /// Where its SSH is.
     ssh: Port,
 }
@@ -55,6 +57,7 @@ impl Card {
         let card = Self {
             ssh: Port::take(folder.path()),
             folder,
+            machine: ("virt", 180),
         };
         let mut copy = Command::new("cp");
         run(copy.arg("--sparse=always").arg(image()).arg(card.path()));
@@ -95,9 +98,10 @@ impl Card {
         let mut command = script("cross/boot");
         command
             .env("SSH_PORT", self.ssh.number().to_string())
-            .env("SERIAL", self.in_folder("serial"));
+            .env("SERIAL", self.in_folder("serial"))
+            .env("MACHINE", self.machine.0);
         gateway.launch(command.arg(self.path()).args(ports));
-        gateway.wait_ready_within(180);
+        gateway.wait_ready_within(self.machine.1);
     }
 
     /// A file of the boot partition; `None`: there is none.
@@ -216,6 +220,29 @@ fn a_card_outlives_twenty_hard_kills_and_says_what_is_wrong_on_it() {
     gateway.kill9();
     fs::write(gateway.config_path(), right).unwrap();
     card.boot(&mut gateway);
+    assert_eq!(card.file("tidegate-error.txt"), None);
+}
+
+#[test]
+#[ignore = "boots an image in QEMU: TIDEGATE_IMAGE=target/image/…"]
+fn a_raspberry_pi_3_boots_from_its_card() {
+    let kafka = kafka();
+    let card = Card {
+        machine: ("raspi3b", 600),
+        ..Card::new()
+    };
+    let mut gateway = Gateway::new(&kafka.bootstrap, CONFIG);
+    let begun = Instant::now();
+    card.boot(&mut gateway);
+    eprintln!("devices can connect after {:.0?}", begun.elapsed());
+    let options = "--clients 2 --topics 4 --rate 20 --window 5 --size 150 --drain 300";
+    let load = Load::start(&gateway, "pi3", options);
+    load.wait_acked(200, 300);
+    let ledger = load.ledger.clone();
+    let done = load.stop();
+    assert_eq!(done.acked, done.sent);
+    gateway.wait_drained(300);
+    oracle::check(&kafka, &[&ledger], "--topic mqtt").expect_clean("a Raspberry Pi 3");
     assert_eq!(card.file("tidegate-error.txt"), None);
 }
 
