@@ -98,8 +98,10 @@ impl Card {
         let mut command = script("cross/boot");
         command
             .env("SSH_PORT", self.ssh.number().to_string())
-            .env("SERIAL", self.in_folder("serial"))
             .env("MACHINE", self.machine.0);
+        if self.machine.0 == "virt" {
+            command.env("SERIAL", self.in_folder("serial"));
+        }
         gateway.launch(command.arg(self.path()).args(ports));
         gateway.wait_ready_within(self.machine.1);
     }
