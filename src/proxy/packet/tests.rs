@@ -148,8 +148,8 @@ fn connect_that_breaks_the_rules_is_refused() {
         code(b"\0\x06MQIsdp\x04\x02\0\0\0\x01c"),
         reason::UNSUPPORTED_VERSION
     );
-    // Nothing is said of flags and credentials that cannot be: a reserved flag, a will's QoS without
-    // a will, QoS 3, no keep-alive, no user name, U+0001 in one, no password.
+    // Nothing is said of flags and credentials that cannot be: a reserved flag, a will's QoS
+    // without a will, QoS 3, no keep-alive, no user name, U+0001 in one, no password.
     for unsaid in [
         &b"\0\x04MQTT\x04\x03\0\0\0\x01c"[..],
         b"\0\x04MQTT\x04\x0a\0\0\0\x01c",

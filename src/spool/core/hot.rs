@@ -1,5 +1,6 @@
-//! How much memory records take that came in and are not in Kafka yet, and whether that is more than
-//! they may: then QoS 0 is dropped. Sources ask for that without the lock, before they make a record.
+//! How much memory records take that came in and are not in Kafka yet, and whether that is more
+//! than they may: then QoS 0 is dropped. Sources ask for that without the lock, before they make a
+//! record.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,8 @@
 //! The running spool: one lock over all streams, a thread that writes, a thread that reads back.
 //!
 //! * `stream`, `numbering`, `state`: what the lock guards; pure.
-//! * `hot`: memory of what is not in Kafka yet. `lanes`: who goes first, and how fast what was on disk may go.
+//! * `hot`: memory of what is not in Kafka yet. `lanes`: who goes first, and how fast what was on
+//!   disk may go.
 //! * `time`: records that came in while nobody knew what time it was.
 //! * `intake`, `outlet`: the two faces, called from connections and from the uplink.
 //! * `writer`: group commits, cursors, the ledger. `give_way`: expiry and `on_full`. `deal`:
