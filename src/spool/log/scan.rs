@@ -6,6 +6,9 @@ use super::frame::{self, Header};
 use super::{Directory, PAGE, Section, Span, StoreFile, page_up};
 use crate::spool::{Run, StreamId};
 
+/// Most bytes that are asked for at once: more than any of our own frames has.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// What all frames of a segment carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ident {
@@ -79,16 +82,17 @@ impl Region<'_> {
 
     /// Reads on until `bytes` has `wanted` bytes from `at`, or what there is below the limit.
     fn fill(&self, bytes: &mut Vec<u8>, at: u64, wanted: u64) -> Option<()> {
-        let there = bytes.len();
         let most = usize::try_from(wanted.min(self.limit.checked_sub(at)?)).ok()?;
-        if most > there {
-            let mut more = vec![0; most - there];
-            let read = self.file.read_at(at + there as u64, &mut more).ok()?;
-            more.truncate(read);
-            if there == 0 {
-                *bytes = more;
-            } else {
-                bytes.append(&mut more);
+        while bytes.len() < most {
+            let there = bytes.len();
+            // Head and header may both claim more than the file has.
+            let piece = (most - there).min(PIECE_BYTES);
+            bytes.resize(there + piece, 0);
+            let more = bytes.get_mut(there..)?;
+            let read = self.file.read_at(at + there as u64, more).ok()?;
+            bytes.truncate(there + read);
+            if read < piece {
+                break;
             }
         }
         Some(())
@@ -270,4 +274,30 @@ pub(super) fn lost(
     let mut lost: Vec<Section> = high.iter().filter_map(gap).collect();
     lost.sort_unstable();
     lost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store as _;
+    use super::super::sim::SimStore;
+    use super::*;
+
+    #[test]
+    fn a_length_that_is_only_claimed_takes_no_memory() {
+        let file = SimStore::new(1).create("a").unwrap();
+        file.write_at(0, &[7; 100]).unwrap();
+        let ident = Ident {
+            generation: 1,
+            lane: 0,
+        };
+        let region = Region {
+            file: &*file,
+            ident,
+            limit: 1 << 50,
+        };
+        let mut bytes = Vec::new();
+        region.fill(&mut bytes, 10, 1 << 50).unwrap();
+        assert_eq!(bytes, [7; 90]);
+        assert!(bytes.capacity() <= 2 * PIECE_BYTES);
+    }
 }
