@@ -224,7 +224,7 @@ impl Acks {
 impl Settle for Acks {
     fn safe(&self, tokens: &[u64]) {
         let mut bytes = 0;
-        let mut ids = Vec::new();
+        let mut waiters = Vec::new();
         let mut due = Vec::new();
         let wake = {
             let mut state = self.state.lock();
@@ -260,7 +260,8 @@ impl Settle for Acks {
                 bytes += slot.bytes;
                 *open = open.saturating_sub(slot.bytes);
                 if slot.first {
-                    ids.push(slot.id);
+                    // Before a PUBREC can leave: the client's PUBREL may be faster than this.
+                    waiters.extend(self.session.made_safe(slot.id));
                     due.extend(followers.remove(token).into_iter().flatten());
                 }
             }
@@ -274,10 +275,8 @@ impl Settle for Acks {
         for Ticket { to, token } in due {
             to.safe(&[token]);
         }
-        for id in ids {
-            if let Some((acks, token)) = self.session.made_safe(id) {
-                acks.done(token);
-            }
+        for (acks, token) in waiters {
+            acks.done(token);
         }
         if wake {
             self.news.notify_one();
