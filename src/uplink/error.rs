@@ -161,6 +161,8 @@ pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 pub const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
 /// 1: an offset outside the log.
 pub const OFFSET_OUT_OF_RANGE: i16 = 1;
+/// 78: a leader that was just elected does not know yet how far replicas are.
+pub const OFFSET_NOT_AVAILABLE: i16 = 78;
 /// 32: a timestamp outside the topic's bounds.
 pub const INVALID_TIMESTAMP: i16 = 32;
 const REQUEST_TIMED_OUT: i16 = 7;

@@ -344,6 +344,48 @@ fn what_replicas_have_not_yet_is_waited_for_when_the_identity_has_expired() {
     check(&kafka, &spool, "t");
 }
 
+/// A new leader that is short of replicas does not tell where its log ends. What it may have goes
+/// again all the same: Kafka recognises it, and says what is wrong.
+#[test]
+fn a_new_leader_short_of_replicas_is_sent_what_it_may_have() {
+    let kafka = Kafka::start(3, &[]);
+    let of_first = ["--replica-assignment", "1:2:3"];
+    let all_needed = ["--config", "min.insync.replicas=3"];
+    let create = [&["--create", "--topic", "t"], &of_first[..], &all_needed].concat();
+    kafka.tool("topics", &create);
+    let spool = MemorySpool::new();
+    let uplink = Uplink::to(&kafka, &spool);
+    let add = || {
+        let before = kafka.log_bytes("t");
+        spool.add("t", 0, (10, 100));
+        wait("what two replicas have", 20, || {
+            let more = kafka.log_bytes("t") - before;
+            (more >= 1.8 * before / 3.0 && more > 0.0).then_some(())
+        });
+    };
+    add();
+    drained(&spool, 20);
+    kafka.cluster("pause", &["3"]);
+    add();
+    assert_eq!(spool.waiting(), 10);
+    kafka.cluster("kill", &["1"]);
+    kafka.cluster("cont", &["3"]);
+    wait("the second broker leads", 60, || {
+        (kafka.leaders()["t 0"] == 2).then_some(())
+    });
+    let repeated = || uplink.count(Counter::BatchesRepeated);
+    let before = repeated();
+    wait("sent again", 60, || {
+        (repeated() >= before + 5).then_some(())
+    });
+    assert_eq!(spool.waiting(), 10);
+    kafka.cluster("restart", &["1"]);
+    drained(&spool, 60);
+    assert_eq!(uplink.count(Counter::MaybeTwice), 0);
+    uplink.stop();
+    check(&kafka, &spool, "t");
+}
+
 /// A copy of this gateway's data in use elsewhere: the one that is fenced takes another producer
 /// id.
 #[test]

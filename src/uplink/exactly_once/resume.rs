@@ -12,7 +12,9 @@ use super::ExactlyOnce;
 use super::place::{Place, Question, offset_behind, place, within};
 use crate::kafka::client::{NodeId, Which};
 use crate::spool::{Leftover, TopicPartition};
-use crate::uplink::error::{Cause, OFFSET_OUT_OF_RANGE, SendError, is_denied, of_call, of_code};
+use crate::uplink::error::{
+    Cause, OFFSET_NOT_AVAILABLE, OFFSET_OUT_OF_RANGE, SendError, is_denied, of_call, of_code,
+};
 use crate::uplink::{Batch, Stand};
 
 /// Bytes of log a call looks at.
@@ -36,6 +38,15 @@ struct Found {
     whole: bool,
     /// How far it was searched: all that replicas have.
     end: i64,
+}
+
+impl Found {
+    /// By who has not looked.
+    const NOTHING: Self = Self {
+        last: None,
+        whole: false,
+        end: 0,
+    };
 }
 
 impl ExactlyOnce {
@@ -198,15 +209,18 @@ impl ExactlyOnce {
         let search = self.search(node, to, &question, (offset, tail));
         let found = match tokio::time::timeout(SEARCH_TIMEOUT, search).await {
             Ok(Ok(found)) => found,
+            // It was just elected and is short of replicas, perhaps for long. What it remembers is
+            // no proof, but it knows those bytes again.
+            Ok(Err(SendError::Unknown(cause)))
+                if cause.code == Some(OFFSET_NOT_AVAILABLE) && matches!(place, Place::There(_)) =>
+            {
+                Found::NOTHING
+            }
             Ok(Err(error @ (SendError::Retry(_) | SendError::Unknown(_) | SendError::Gone(_)))) => {
                 return Err(error);
             }
             // May not read, or takes too long: what the leader said is all there is.
-            Ok(Err(_)) | Err(_) => Found {
-                last: None,
-                whole: false,
-                end: 0,
-            },
+            Ok(Err(_)) | Err(_) => Found::NOTHING,
         };
         if matches!(place, Place::Forgotten) && found.whole {
             self.no_more_comes(node, to, found.end).await?;
