@@ -32,6 +32,10 @@ impl Intake for Null {
         1_048_576
     }
 
+    fn is_short(&self) -> bool {
+        false
+    }
+
     fn append(&self, batch: &mut Vec<Incoming>) {
         let mut tokens = Vec::with_capacity(batch.len());
         let mut to = None;

@@ -67,6 +67,10 @@ impl Intake for Sink {
         4096
     }
 
+    fn is_short(&self) -> bool {
+        false
+    }
+
     fn append(&self, batch: &mut Vec<Incoming>) {
         for Incoming {
             topic,

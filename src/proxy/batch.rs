@@ -159,7 +159,7 @@ impl Inbox {
                 Err(bad) => break Err(bad),
             };
             let step = match packet::decode(self.client.telling.version, &frame) {
-                Ok(Packet::Publish(publish)) => self.publish(&publish, &mut seen, when),
+                Ok(Packet::Publish(publish)) => self.publish(&publish, (&shared, &mut seen), when),
                 Ok(other) => self.other(&other),
                 Err(bad) => Err(bad),
             };
@@ -215,7 +215,7 @@ impl Inbox {
     fn publish(
         &mut self,
         publish: &Publish<'_>,
-        seen: &mut RwLockReadGuard<'_, Seen>,
+        routes: (&Shared, &mut RwLockReadGuard<'_, Seen>),
         when: When,
     ) -> Result<Progress, Bad> {
         let qos = publish.qos();
@@ -243,7 +243,7 @@ impl Inbox {
         }
         self.received.0 += 1;
         self.received.1 += publish.payload.len() as u64;
-        let fate = self.fate(publish, name, seen, when)?;
+        let fate = self.fate(publish, name, routes, when)?;
         let mut kept = false;
         let mut with = None;
         if let (2, Some(keep)) = (qos, self.client.session.keep()) {
@@ -349,10 +349,9 @@ impl Inbox {
         &mut self,
         publish: &Publish<'_>,
         name: &[u8],
-        seen: &mut RwLockReadGuard<'_, Seen>,
+        (shared, seen): (&Shared, &mut RwLockReadGuard<'_, Seen>),
         when: When,
     ) -> Result<Fate, Bad> {
-        let shared = Arc::clone(&self.shared);
         if self.rights.is_some() {
             topic::name(name).map_err(Bad::malformed)?;
         }
@@ -520,24 +519,19 @@ impl Inbox {
             // client.
             None => {}
         }
-        let mut answer = Vec::new();
-        packet::ack(
-            &mut answer,
-            self.client.telling.version,
-            Ack::Pubcomp,
-            id,
-            0,
-        );
-        self.answer(answer);
+        let version = self.client.telling.version;
+        self.answer(|out| packet::ack(out, version, Ack::Pubcomp, id, 0));
         Ok(())
     }
 
     /// Sends an answer, of a session that is kept when all that was kept of it so far is synced.
-    fn answer(&mut self, answer: Vec<u8>) {
+    fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.client.session.keep().is_none() {
-            self.out.extend_from_slice(&answer);
+            write(&mut self.out);
             return;
         }
+        let mut answer = Vec::new();
+        write(&mut answer);
         let token = self.acks.hold(answer);
         let to = Arc::clone(&self.settle);
         let ticket = Some(Ticket { to, token });

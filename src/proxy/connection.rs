@@ -334,13 +334,16 @@ where
         let mut flushed = self.inbox.out.is_empty();
         while !flushed {
             let rest = self.inbox.out.get(from..).unwrap_or_default();
+            // Made when they are needed only: nearly always it is written at once.
+            let stop = async { self.claim.stop.cancelled().await };
+            let too_slow = async { tokio::time::sleep(WRITE_MAX).await };
             let written = tokio::select! {
                 biased;
                 written = write_some(&mut self.stream, rest) => written,
-                () = self.claim.stop.cancelled(), if !self.shared.shutdown.is_cancelled() => {
+                () = stop, if !self.shared.shutdown.is_cancelled() => {
                     Err(io::ErrorKind::ConnectionAborted.into())
                 }
-                () = tokio::time::sleep(WRITE_MAX) => Err(io::ErrorKind::TimedOut.into()),
+                () = too_slow => Err(io::ErrorKind::TimedOut.into()),
             };
             match written {
                 Ok(_) if from == self.inbox.out.len() => flushed = true,

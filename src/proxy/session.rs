@@ -134,12 +134,8 @@ impl Session {
     /// The record of a pending message is safe. Returns who waits for it.
     pub fn made_safe(&self, id: u16) -> Option<(Arc<Acks>, u64)> {
         let mut received = self.received.lock();
-        match received.get_mut(&id)? {
-            Received::Pending(_, waiter) => {
-                let waiter = waiter.take();
-                received.insert(id, Received::Safe);
-                waiter
-            }
+        match std::mem::replace(received.get_mut(&id)?, Received::Safe) {
+            Received::Pending(_, waiter) => waiter,
             Received::Safe => None,
         }
     }

@@ -87,9 +87,7 @@ pub trait Intake: Send + Sync + std::fmt::Debug {
 
     /// Whether memory is short, so that a record without a ticket would be dropped: it need not be
     /// made.
-    fn is_short(&self) -> bool {
-        false
-    }
+    fn is_short(&self) -> bool;
 
     /// Takes all records of `batch`, in order, and leaves it empty. Never waits: sources bound what
     /// they have in flight.

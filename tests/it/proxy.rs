@@ -39,6 +39,10 @@ impl Intake for Kept {
         1 << 20
     }
 
+    fn is_short(&self) -> bool {
+        false
+    }
+
     fn append(&self, batch: &mut Vec<Incoming>) {
         for incoming in batch.drain(..) {
             self.records.lock().push((incoming.topic, incoming.record));

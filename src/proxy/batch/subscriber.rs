@@ -45,7 +45,7 @@ impl Inbox {
     /// Whether the client takes an answer of this size (section 3.1.2.11.4).
     fn answer_if_it_fits(&mut self, answer: Vec<u8>) -> Result<(), Bad> {
         if answer.len() <= self.client.telling.packet_bytes_max {
-            self.answer(answer);
+            self.answer(|out| out.extend_from_slice(&answer));
             return Ok(());
         }
         Err(Bad {
@@ -110,7 +110,7 @@ impl Inbox {
         let fate = self.fate(
             &publish,
             publish.topic,
-            &mut seen,
+            (&shared, &mut seen),
             When::now(Instant::now()),
         );
         drop(seen);

@@ -33,6 +33,9 @@ impl Intake for Nowhere {
     fn record_bytes_max(&self, _: TopicId) -> usize {
         0
     }
+    fn is_short(&self) -> bool {
+        false
+    }
     fn append(&self, _: &mut Vec<Incoming>) {}
     fn keep(&self, _: Vec<Change>, _: Option<Ticket>) {}
     fn kept(&self) -> Vec<(Bytes, Bytes)> {
