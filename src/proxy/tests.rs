@@ -3,6 +3,7 @@
 mod access;
 mod clients;
 mod durable;
+mod races;
 mod statements;
 mod subscribers;
 
