@@ -29,6 +29,15 @@ const PROOF_RECORDS: i64 = 1_000;
 /// Deadline of one search.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What becomes of records that a leader seems to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// They are sent again with the same bytes.
+    Repeated,
+    /// What comes behind them is sent.
+    Passed,
+}
+
 /// What was found in a log.
 #[derive(Debug)]
 struct Found {
@@ -68,7 +77,7 @@ impl ExactlyOnce {
             });
             (taken.to.clone(), question, batch.offset)
         });
-        let stands = self.stands(node, asked.collect()).await;
+        let stands = self.stands(node, asked.collect(), Then::Repeated).await;
         batches.into_iter().zip(stands).collect()
     }
 
@@ -89,7 +98,7 @@ impl ExactlyOnce {
             });
             (leftover.to.clone(), question, leftover.offset)
         });
-        let stands = self.stands(node, asked.collect()).await;
+        let stands = self.stands(node, asked.collect(), Then::Passed).await;
         let mut answers = Vec::with_capacity(leftovers.len());
         for (leftover, stand) in leftovers.into_iter().zip(stands) {
             let stand = match stand {
@@ -110,6 +119,7 @@ impl ExactlyOnce {
         &self,
         node: NodeId,
         asked: Vec<(TopicPartition, Option<Question>, Option<i64>)>,
+        then: Then,
     ) -> Vec<Result<Stand, SendError>> {
         let partitions: Vec<(Arc<str>, i32)> = asked
             .iter()
@@ -142,7 +152,8 @@ impl ExactlyOnce {
                 ))),
                 (Some(question), Some(Ok(states))) => {
                     let place = place(&states, &question);
-                    self.decide(node, &to, (place, question, offset)).await
+                    let asked = (place, question, offset);
+                    self.decide(node, &to, asked, then).await
                 }
             });
         }
@@ -184,6 +195,7 @@ impl ExactlyOnce {
         node: NodeId,
         to: &TopicPartition,
         (place, question, offset): (Place, Question, Option<i64>),
+        then: Then,
     ) -> Result<Stand, SendError> {
         let there = |records, proven, offset| Stand::There {
             records,
@@ -209,10 +221,12 @@ impl ExactlyOnce {
         let search = self.search(node, to, &question, (offset, tail));
         let found = match tokio::time::timeout(SEARCH_TIMEOUT, search).await {
             Ok(Ok(found)) => found,
-            // It was just elected and is short of replicas, perhaps for long. What it remembers is
-            // no proof, but it knows those bytes again.
+            // It was just elected and is short of replicas, perhaps for long: what it remembers is
+            // no proof. It knows the same bytes again; but nothing may go behind them yet.
             Ok(Err(SendError::Unknown(cause)))
-                if cause.code == Some(OFFSET_NOT_AVAILABLE) && matches!(place, Place::There(_)) =>
+                if cause.code == Some(OFFSET_NOT_AVAILABLE)
+                    && matches!(place, Place::There(_))
+                    && then == Then::Repeated =>
             {
                 Found::NOTHING
             }
