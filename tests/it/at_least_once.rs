@@ -14,6 +14,8 @@ replication_factor = 1
 mqtt = "least/+group/#rest"
 topic = "least-{group}"
 "#;
+/// Records that wait for Kafka's answer when the gateway is killed.
+const ON_THEIR_WAY: f64 = 10.0;
 
 /// Some figures, summed over the lives of a gateway.
 #[derive(Debug, Default)]
@@ -67,6 +69,7 @@ fn kills_a_dead_and_a_frozen_kafka_lose_and_reorder_nothing() {
     let mut sums = Sums::default();
     for _ in 0..5 {
         gateway.wait_figure("sent_total", 60, |n| n >= 200.0);
+        gateway.wait_figure("buffered_records", 60, |n| n >= ON_THEIR_WAY);
         sums.add(&gateway);
         gateway.kill9();
         gateway.up();
@@ -92,10 +95,7 @@ fn kills_a_dead_and_a_frozen_kafka_lose_and_reorder_nothing() {
     sums.add(&gateway);
     let verdict = oracle::check(&kafka, &[&ledger], "--pattern least-.*");
     eprintln!("{sums:.0?}");
-    assert!(
-        sums.buffered >= 200.0 && frozen > 0.0,
-        "the fault did not bite"
-    );
+    assert!(frozen > 0.0, "the fault did not bite");
     verdict.expect_counted("at least once", sums.maybe_twice);
 }
 

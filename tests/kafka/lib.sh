@@ -45,5 +45,5 @@ free_port() { # free_port OWNER
   done
 }
 # A zombie is gone: in a container nobody may collect it.
-alive() { grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
+alive() { grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$1/status"; }
 answers() { (exec 3<>"/dev/tcp/${2:-127.0.0.1}/$1") 2>/dev/null; } # answers PORT [ADDRESS]
