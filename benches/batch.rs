@@ -90,7 +90,7 @@ fn records(count: usize) -> Vec<Record> {
             }
             value.push_str("\"}");
             let key = device.to_string();
-            let mut writer = RecordWriter::new(320, Some(key.as_bytes()), Some(value.as_bytes()));
+            let mut writer = RecordWriter::new(Some(key.as_bytes()), Some(value.as_bytes()));
             writer.header(
                 b"mqtt.topic",
                 Some(format!("plant/7/press/{device}").as_bytes()),

@@ -111,7 +111,7 @@ fn append(log: &mut Log, first: u64) -> Vec<Section> {
     let mut written = Vec::new();
     for number in first..first + 4 {
         let noise = crc32c::crc32c(&number.to_le_bytes()).to_string().repeat(64);
-        let record = RecordWriter::new(16, None, Some(noise.as_bytes())).finish(5);
+        let record = RecordWriter::new(None, Some(noise.as_bytes())).finish(5);
         let sections = vec![SectionDraft {
             stream: STREAM,
             run: Run(u32::MAX),

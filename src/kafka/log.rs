@@ -230,7 +230,7 @@ mod tests {
         let mut log = BytesMut::new();
         for (offset, base_sequence) in [(100i64, 7), (103, i32::MAX - 1)] {
             let records: Vec<Record> = (0..3)
-                .map(|n| RecordWriter::new(16, None, Some(b"value")).finish(n))
+                .map(|n| RecordWriter::new(None, Some(b"value")).finish(n))
                 .collect();
             let id = BatchIdentity {
                 producer_id: 5,

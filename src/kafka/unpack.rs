@@ -219,7 +219,7 @@ mod tests {
         let records: Vec<_> = (0..records)
             .map(|n| {
                 let value = format!("value {n} ").repeat(40);
-                let mut record = RecordWriter::new(64, None, Some(value.as_bytes()));
+                let mut record = RecordWriter::new(None, Some(value.as_bytes()));
                 record.header(b"seq", Some(n.to_string().as_bytes()));
                 record.header(b"none", None);
                 record.finish(n)

@@ -56,14 +56,12 @@ pub struct Open {
 }
 
 /// What [`Acks::take`] has taken.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Taken {
     /// PUBACKs.
     pub pubacks: usize,
     /// PUBRECs that end their message, for they refuse it.
     pub refused_pubrecs: usize,
-    /// Times of receipt, and how many messages each had.
-    pub received: Vec<(Instant, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -173,9 +171,16 @@ impl Acks {
         token
     }
 
-    /// Appends the acknowledgements that may leave to `out`.
-    pub fn take(&self, out: &mut Vec<u8>, telling: Telling) -> Taken {
+    /// Appends the acknowledgements that may leave to `out`. Tells `came` when their messages came,
+    /// and how many at once.
+    pub fn take(
+        &self,
+        out: &mut Vec<u8>,
+        telling: Telling,
+        mut came: impl FnMut(Instant, u64),
+    ) -> Taken {
         let mut taken = Taken::default();
+        let mut together: Option<(Instant, u64)> = None;
         let mut state = self.state.lock();
         while let Some(slot) = state.slots.front().filter(|slot| slot.done) {
             packet::answer(out, telling, slot.kind, slot.id, slot.reason);
@@ -184,12 +189,19 @@ impl Acks {
                 _ if slot.reason >= reason::UNSPECIFIED => taken.refused_pubrecs += 1,
                 _ => {}
             }
-            match taken.received.last_mut() {
+            match &mut together {
                 Some((at, count)) if *at == slot.received => *count += 1,
-                _ => taken.received.push((slot.received, 1)),
+                _ => {
+                    if let Some((at, count)) = together.replace((slot.received, 1)) {
+                        came(at, count);
+                    }
+                }
             }
             state.slots.pop_front();
             state.front += 1;
+        }
+        if let Some((at, count)) = together {
+            came(at, count);
         }
         while let Some((_, answer, _)) = state.held.pop_front_if(|(_, _, done)| *done) {
             out.extend_from_slice(&answer);

@@ -29,6 +29,8 @@ const FAREWELL_MAX: Duration = Duration::from_millis(500);
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// How often an idle connection is looked at.
 const IDLE_CHECK: Duration = Duration::from_secs(60);
+/// Turns after which it is seen that the connection is to end, however busy it is.
+const BUSY_TURNS: u32 = 32;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -224,7 +226,9 @@ where
         let timer = sleep_until(self.look_again());
         tokio::pin!(timer);
         let mut drain_until = None;
+        let mut turn = 0u32;
         loop {
+            turn = turn.wrapping_add(1);
             let progress = self.step().await?;
             let held = progress != Progress::Read;
             self.part
@@ -238,16 +242,9 @@ where
                     .as_mut()
                     .reset(Instant::now() + self.inbox.pace_wait());
             }
+            let mut stopped = false;
             tokio::select! {
                 biased;
-                () = &mut stop, if drain_until.is_none() => {
-                    if !self.shared.shutdown.is_cancelled() {
-                        return Err(End::Stopped(self.claim.stopped()));
-                    }
-                    let until = Instant::now() + DRAIN_MAX;
-                    drain_until = Some(until);
-                    timer.as_mut().reset(until);
-                }
                 () = self.shared.bounds.freed(), if progress == Progress::HeldByAll => {
                     self.heard = Instant::now();
                 }
@@ -271,10 +268,21 @@ where
                     self.idle()?;
                     timer.as_mut().reset(self.look_again());
                 }
-                // Last, for a busy subscriber has news all the time.
+                // Behind the others, for a busy subscriber has news all the time.
                 () = self.inbox.acks.news.notified() => if held {
                     self.heard = Instant::now();
                 },
+                // Last, for each look takes a lock; while the client is busy, see below.
+                () = &mut stop, if drain_until.is_none() => stopped = true,
+            }
+            stopped |= turn.is_multiple_of(BUSY_TURNS) && self.claim.stop.is_cancelled();
+            if stopped && drain_until.is_none() {
+                if !self.shared.shutdown.is_cancelled() {
+                    return Err(End::Stopped(self.claim.stopped()));
+                }
+                let until = Instant::now() + DRAIN_MAX;
+                drain_until = Some(until);
+                timer.as_mut().reset(until);
             }
         }
     }

@@ -48,11 +48,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ListenAddress, checked};
-use crate::metrics::{Counter, Gauge, Histogram, Metrics};
+use crate::metrics::{Gauge, Metrics};
 use crate::spool::{Change, Intake};
 
 pub use listener::spawn;
@@ -177,18 +176,6 @@ impl Shared {
             self.open.fetch_sub(1, Ordering::Relaxed) - 1
         };
         self.metrics.set(Gauge::ConnectionsOpen, now);
-    }
-
-    /// Counts acknowledgements that leave, by when their messages came.
-    fn observe(&self, received: &[(Instant, u64)]) {
-        let now = Instant::now();
-        let mut total = 0;
-        for (at, count) in received {
-            let took = now.saturating_duration_since(*at);
-            self.metrics.observe(Histogram::PubackSeconds, took, *count);
-            total += count;
-        }
-        self.metrics.add(Counter::Acknowledged, total);
     }
 }
 

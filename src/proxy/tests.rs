@@ -13,11 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::access::Visitor;
 use super::*;
 use crate::config::checked::{HeaderNames, Local, OnRefused, Proxy};
+use crate::metrics::Counter;
 use crate::record::Record;
 use crate::spool::intake::Refusal;
 use crate::spool::{Change, Incoming, Ticket, TopicId, TopicOptions};

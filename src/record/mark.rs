@@ -86,7 +86,7 @@ mod tests {
     use crate::record::RecordWriter;
 
     fn record() -> Record {
-        let mut writer = RecordWriter::new(64, Some(b"key"), Some(b"value"));
+        let mut writer = RecordWriter::new(Some(b"key"), Some(b"value"));
         writer.header(b"a", Some(b"1"));
         writer.finish(77)
     }
@@ -116,8 +116,8 @@ mod tests {
     #[test]
     fn what_only_ends_like_a_mark_is_none() {
         let value = [CLOCK, UNSYNCHRONISED].concat();
-        let bare = RecordWriter::new(64, None, Some(&value)).finish(0);
-        let mut writer = RecordWriter::new(64, None, None);
+        let bare = RecordWriter::new(None, Some(&value)).finish(0);
+        let mut writer = RecordWriter::new(None, None);
         writer.header(b"a", Some(&value));
         assert!(!is_marked(&bare) && !is_marked(&writer.finish(0)));
     }

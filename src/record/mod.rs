@@ -14,7 +14,10 @@
 pub mod mark;
 pub mod varint;
 
-use bytes::{BufMut, Bytes};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use bytes::BufMut;
 
 /// One record, without the topic it goes to: the spool's stream says that.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +29,7 @@ pub struct Record {
     /// Headers in `body`.
     pub header_count: u32,
     /// Key, value and headers as Kafka encodes them (see the module).
-    pub body: Bytes,
+    pub body: Arc<[u8]>,
 }
 
 /// A body that does not hold what its lengths say.
@@ -129,6 +132,13 @@ impl Digits {
     }
 }
 
+thread_local! {
+    /// Where a thread writes bodies, one after the other, before each gets memory of just its size.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+/// Bytes of it that a thread keeps at most.
+const SCRATCH_KEPT: usize = 64 << 10;
+
 /// Writes a record's body field by field: key, value, then headers.
 #[derive(Debug)]
 pub struct RecordWriter {
@@ -138,10 +148,11 @@ pub struct RecordWriter {
 }
 
 impl RecordWriter {
-    /// Starts a record with its key and value; `capacity` is a guess of the whole body's bytes.
+    /// Starts a record with its key and value.
     #[must_use]
-    pub fn new(capacity: usize, key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
-        let mut body = Vec::with_capacity(capacity);
+    pub fn new(key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
+        let mut body = SCRATCH.take();
+        body.clear();
         put(&mut body, key);
         put(&mut body, value);
         let headers_at = body.len();
@@ -168,12 +179,16 @@ impl RecordWriter {
     /// The finished record. A body of 4 GiB or more cannot be: packets are bounded far below.
     #[must_use]
     pub fn finish(self, timestamp_ms: i64) -> Record {
-        Record {
+        let record = Record {
             timestamp_ms,
             headers_at: u32::try_from(self.headers_at).unwrap_or(u32::MAX),
             header_count: self.header_count,
-            body: self.body.into(),
+            body: Arc::from(&*self.body),
+        };
+        if self.body.capacity() <= SCRATCH_KEPT {
+            SCRATCH.set(self.body);
         }
+        record
     }
 }
 
@@ -195,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_record_gives_back_what_was_put_in() {
-        let mut writer = RecordWriter::new(64, Some(b"key"), None);
+        let mut writer = RecordWriter::new(Some(b"key"), None);
         writer.header(b"a", Some(b"1"));
         writer.header(b"a", None);
         let record = writer.finish(7);
@@ -214,10 +229,10 @@ mod tests {
 
     #[test]
     fn a_cut_body_is_malformed_not_a_panic() {
-        let whole = RecordWriter::new(64, Some(b"key"), Some(b"value")).finish(0);
+        let whole = RecordWriter::new(Some(b"key"), Some(b"value")).finish(0);
         for cut in 0..whole.body.len() {
             let record = Record {
-                body: whole.body.slice(..cut),
+                body: whole.body[..cut].into(),
                 ..whole.clone()
             };
             assert_eq!(record.value(), Err(Malformed), "cut at {cut}");

@@ -126,9 +126,13 @@ pub type Wanted<'a> = &'a mut dyn FnMut(StreamId, &TopicPartition) -> bool;
 
 /// The spool as the uplink sees it. Nothing here waits for the disk unless it says so.
 pub trait Outlet: Send + Sync + std::fmt::Debug {
-    /// Notified (`notify_one`: the pump is the only waiter) when [`Outlet::take`],
-    /// [`Outlet::unresolved`] or [`Outlet::unknown_topics`] may have news.
+    /// Notified (`notify_one`: the pump is the only waiter) when [`Outlet::take`] or
+    /// [`Outlet::unresolved`] may have news.
     fn changed(&self) -> &tokio::sync::Notify;
+
+    /// Notified (`notify_one`: the watcher of topics is the only waiter) when
+    /// [`Outlet::unknown_topics`] has news.
+    fn topics_changed(&self) -> &tokio::sync::Notify;
 
     /// The pump has come round once more: it is at work, or idle, and not stuck.
     fn came_round(&self) {}

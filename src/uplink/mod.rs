@@ -223,22 +223,21 @@ pub fn spawn(
 ) -> JoinHandle<()> {
     let client = client(config);
     let limits = pump::Limits::new(config);
-    let nudge = Arc::new(tokio::sync::Notify::new());
     let (to, told) = (Arc::clone(&outlet), Arc::clone(&metrics));
     let topics = topics::Topics::new(client.clone(), Arc::clone(&outlet), config, limits.backoff)
-        .run(Arc::clone(&nudge), shutdown.clone());
+        .run(shutdown.clone());
     match config.delivery {
         #[cfg(feature = "rskafka")]
         Delivery::AtLeastOnce => {
             let engine = rskafka::AtLeastOnce::new(client, config, gateway_id, to, told);
-            let pump = pump::Pump::new(Arc::new(engine), outlet, metrics, limits, nudge);
+            let pump = pump::Pump::new(Arc::new(engine), outlet, metrics, limits);
             run(pump, topics, shutdown)
         }
         // Without the feature the config is refused.
         _ => {
             let settings = exactly_once::Settings::new(config, gateway_id);
             let engine = ExactlyOnce::new(client, settings, to, told);
-            let pump = pump::Pump::new(Arc::new(engine), outlet, metrics, limits, nudge);
+            let pump = pump::Pump::new(Arc::new(engine), outlet, metrics, limits);
             run(pump, topics, shutdown)
         }
     }

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -80,8 +79,6 @@ pub(super) struct Pump<E> {
     pub(super) outlet: Arc<dyn Outlet>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: Limits,
-    /// Wakes the topic watcher.
-    nudge: Arc<Notify>,
     pub(super) tasks: JoinSet<Event>,
     pub(super) doors: Doors,
     pub(super) troubles: Troubles,
@@ -111,7 +108,6 @@ impl<E: Engine> Pump<E> {
         outlet: Arc<dyn Outlet>,
         metrics: Arc<Metrics>,
         limits: Limits,
-        nudge: Arc<Notify>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -119,7 +115,6 @@ impl<E: Engine> Pump<E> {
             outlet,
             metrics,
             limits,
-            nudge,
             tasks: JoinSet::new(),
             doors: Doors::new(limits.backoff),
             troubles: Troubles::default(),
@@ -149,7 +144,7 @@ impl<E: Engine> Pump<E> {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(done) = self.tasks.join_next() => self.joined(done),
-                () = outlet.changed().notified() => self.nudge.notify_one(),
+                () = outlet.changed().notified() => {}
                 () = tokio::time::sleep_until(sleep) => {}
             }
             while let Some(done) = self.tasks.try_join_next() {

@@ -1,8 +1,6 @@
 //! Pure decisions: the table of error codes, cutting.
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::error::{SendError, name, of_code};
 use super::trouble::split;
 use crate::record::Record;
@@ -26,7 +24,7 @@ fn taken(numbers: &[u64], sequence: u64) -> Taken {
                 timestamp_ms: 0,
                 headers_at: 2,
                 header_count: 0,
-                body: Bytes::from_static(&[1, 1]),
+                body: [1, 1].into(),
             })
             .collect(),
         guessed: false,

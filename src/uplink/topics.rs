@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -90,23 +89,32 @@ impl Topics {
         }
     }
 
-    /// Runs until `shutdown`; woken by `nudge`.
-    pub(super) async fn run(mut self, nudge: Arc<Notify>, shutdown: CancellationToken) {
+    /// Runs until `shutdown`.
+    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+        let outlet = Arc::clone(&self.outlet);
         loop {
-            let turn = shutdown.run_until_cancelled(self.turn()).await;
+            let now = Instant::now();
+            let turn = shutdown.run_until_cancelled(self.turn(now)).await;
             if turn.is_none() {
                 return;
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = nudge.notified() => {}
-                () = tokio::time::sleep(SLEEP_MAX) => {}
+                () = outlet.topics_changed().notified() => {}
+                () = tokio::time::sleep_until(self.wake_at(now)) => {}
             }
         }
     }
 
-    async fn turn(&mut self) {
-        let now = Instant::now();
+    /// When the next turn begins, after one that began at `then`.
+    fn wake_at(&self, then: Instant) -> Instant {
+        let missing = self.missing.values().filter_map(|missing| missing.due);
+        let due = missing.chain(self.away.1).filter(|due| *due > then).min();
+        let latest = Instant::now() + SLEEP_MAX;
+        due.map_or(latest, |due| due.min(latest))
+    }
+
+    async fn turn(&mut self, now: Instant) {
         if self.away.1.is_some_and(|due| due > now) {
             return;
         }

@@ -61,7 +61,7 @@ async fn leads_all(client: &Client, topic: &TopicMetadata) -> bool {
 
 fn record(key: Option<&str>, value: Option<&str>, headers: &[(&str, Option<&str>)]) -> Record {
     let bytes = str::as_bytes;
-    let mut writer = RecordWriter::new(64, key.map(bytes), value.map(bytes));
+    let mut writer = RecordWriter::new(key.map(bytes), value.map(bytes));
     for (name, value) in headers {
         writer.header(name.as_bytes(), value.map(bytes));
     }

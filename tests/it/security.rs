@@ -131,7 +131,7 @@ impl Stream {
             epoch: 0,
             base_sequence: self.sent,
         };
-        let record = RecordWriter::new(8, None, Some(b"x")).finish(1_700_000_000_000);
+        let record = RecordWriter::new(None, Some(b"x")).finish(1_700_000_000_000);
         let mut encoder = Encoder::new(Compression::None, None);
         let batch = ProduceBatch {
             topic: Arc::clone(&self.topic),

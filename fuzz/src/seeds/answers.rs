@@ -105,7 +105,7 @@ fn produce(version: i16) -> ProduceResponse {
 }
 
 fn fetch() -> FetchResponse {
-    let record = RecordWriter::new(16, None, Some(b"value")).finish(1);
+    let record = RecordWriter::new(None, Some(b"value")).finish(1);
     let identity = BatchIdentity {
         producer_id: 5,
         epoch: 2,

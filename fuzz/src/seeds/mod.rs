@@ -217,7 +217,7 @@ fn folder(life: &[(u8, u64, usize)]) -> Folder {
                 crc32c::crc32c(&(number * 1_000_003 + at as u64).to_le_bytes()).to_le_bytes()
             });
             let value: Vec<u8> = noise.collect();
-            let mut writer = RecordWriter::new(64, Some(b"key"), Some(&value));
+            let mut writer = RecordWriter::new(Some(b"key"), Some(&value));
             writer.header(b"h", Some(b"v"));
             writer.finish(1_700_000_000_000)
         };

@@ -18,7 +18,7 @@ type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 type Plain = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Headers);
 
 fn record((time, key, value, headers): &Plain) -> Record {
-    let mut writer = RecordWriter::new(64, key.as_deref(), value.as_deref());
+    let mut writer = RecordWriter::new(key.as_deref(), value.as_deref());
     for (name, value) in headers {
         writer.header(name, value.as_deref());
     }

@@ -21,7 +21,7 @@ impl Settle for Nobody {
 
 impl Inbox {
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe) -> Result<(), Bad> {
-        let outbox = &self.client.session.outbox;
+        let outbox = &self.outbox;
         let codes = self.shared.local.subscribe_all(outbox, subscribe);
         let mut answer = Vec::new();
         packet::suback(
@@ -34,7 +34,7 @@ impl Inbox {
     }
 
     pub(super) fn unsubscribe(&mut self, id: u16, filters: &[String]) -> Result<(), Bad> {
-        let outbox = &self.client.session.outbox;
+        let outbox = &self.outbox;
         let one = |filter: &String| self.shared.local.unsubscribe(outbox, filter);
         let codes: Vec<u8> = filters.iter().map(one).collect();
         let mut answer = Vec::new();
@@ -56,7 +56,7 @@ impl Inbox {
 
     /// PUBACK, PUBREC or PUBCOMP.
     pub(super) fn acknowledged(&mut self, kind: Ack, id: u16, code: u8) -> Result<(), Bad> {
-        let due = self.client.session.outbox.acknowledge(kind, id, code);
+        let due = self.outbox.acknowledge(kind, id, code);
         if due.map_err(|_| Bad::protocol("acknowledgement that does not fit its message"))? {
             packet::ack(
                 &mut self.out,
@@ -71,10 +71,10 @@ impl Inbox {
 
     /// Appends messages for the client. `true`: there are more.
     pub fn deliver(&mut self) -> bool {
-        if self.client.session.keep().is_some() && self.acks.holds_suback() {
+        let outbox = &self.outbox;
+        if !outbox.has_work() || (outbox.keep.is_some() && self.acks.holds_suback()) {
             return false;
         }
-        let outbox = &self.client.session.outbox;
         let before = self.out.len();
         let out = (&mut self.out, DELIVERY_BYTES);
         let more = self.shared.local.deliver(outbox, self.client.number, out);
@@ -85,7 +85,7 @@ impl Inbox {
     /// All of `out` has been written.
     pub fn written(&mut self) {
         if std::mem::take(&mut self.delivering) {
-            self.client.session.outbox.written(self.client.number);
+            self.outbox.written(self.client.number);
         }
         self.out.clear();
         if self.out.capacity() > 2 * DELIVERY_BYTES {

@@ -227,6 +227,13 @@ impl Outbox {
         self.connected.load(Ordering::Relaxed)
     }
 
+    /// Whether [`Outbox::take`] or [`Outbox::next_search`] may have something.
+    #[inline]
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.work.load(Ordering::Acquire) || self.searching.load(Ordering::Acquire)
+    }
+
     /// A connection takes over: what was sent before is to be sent again.
     pub fn attach(&self, door: Door) {
         let mut state = self.state.lock();

@@ -45,7 +45,7 @@ pub(super) fn qos(qos: Qos) -> u8 {
     }
 }
 
-pub(super) fn ack(version: Version, kind: Ack, body: &[u8]) -> Result<Packet<'static>, Bad> {
+pub(super) fn ack(version: Version, kind: Ack, body: &[u8]) -> Result<Packet, Bad> {
     let (id, rest) = body
         .split_first_chunk::<2>()
         .ok_or(Bad::malformed("acknowledgement cut short"))?;
@@ -150,7 +150,7 @@ fn filter(entry: &SubEntry) -> Result<Filter, Bad> {
     })
 }
 
-pub(super) fn subscribe(version: Version, body: &[u8]) -> Result<Packet<'static>, Bad> {
+pub(super) fn subscribe(version: Version, body: &[u8]) -> Result<Packet, Bad> {
     let id = packet_id(body)?;
     let mut identifier = None;
     let filters: Vec<Filter> = match version {
@@ -199,7 +199,7 @@ pub(super) fn subscribe(version: Version, body: &[u8]) -> Result<Packet<'static>
     }))
 }
 
-pub(super) fn unsubscribe(version: Version, body: &[u8]) -> Result<Packet<'static>, Bad> {
+pub(super) fn unsubscribe(version: Version, body: &[u8]) -> Result<Packet, Bad> {
     let id = packet_id(body)?;
     let filters: Vec<String> = match version {
         Version::V3 => {
@@ -219,11 +219,11 @@ pub(super) fn unsubscribe(version: Version, body: &[u8]) -> Result<Packet<'stati
     Ok(Packet::Unsubscribe(id, filters))
 }
 
-pub(super) fn ping(body: &[u8]) -> Result<Packet<'static>, Bad> {
+pub(super) fn ping(body: &[u8]) -> Result<Packet, Bad> {
     ends(0, body).map(|()| Packet::Ping)
 }
 
-pub(super) fn disconnect(version: Version, body: &[u8]) -> Result<Packet<'static>, Bad> {
+pub(super) fn disconnect(version: Version, body: &[u8]) -> Result<Packet, Bad> {
     if version == Version::V3 {
         return ends(0, body).map(|()| Packet::Disconnect(0, None));
     }

@@ -13,6 +13,15 @@ pub struct Frame<'a> {
     pub length: usize,
 }
 
+impl Frame<'_> {
+    /// Whether it is a PUBLISH.
+    #[inline]
+    #[must_use]
+    pub fn is_publish(&self) -> bool {
+        self.first >> 4 == 3
+    }
+}
+
 /// The packet at the beginning of `data`; `None` while it is not all there. Type, flags and length
 /// are judged as soon as they have arrived, but the flags of a CONNECT with its protocol's name.
 ///

@@ -25,7 +25,7 @@ pub use encode::{
     suback, unsuback, varint_bytes,
 };
 pub use frame::{Frame, frame};
-pub use publish::{Properties, Publish};
+pub use publish::{Properties, Publish, publish};
 
 /// Reason codes of MQTT 5, section 2.4, as far as they are used here.
 pub mod reason {
@@ -112,11 +112,9 @@ pub enum Ack {
     Pubcomp = 7,
 }
 
-/// A packet that a client may send after its CONNECT.
+/// A packet that a client may send after its CONNECT, but for PUBLISH: see [`publish()`].
 #[derive(Debug)]
-pub enum Packet<'a> {
-    /// A message.
-    Publish(Publish<'a>),
+pub enum Packet {
     /// An acknowledgement of a packet id, and its reason code.
     Ack(Ack, u16, u8),
     /// Its filters are valid.
@@ -129,14 +127,12 @@ pub enum Packet<'a> {
     Disconnect(u8, Option<u32>),
 }
 
-/// Decodes what follows the CONNECT.
+/// Decodes what follows the CONNECT and is no PUBLISH.
 ///
 /// # Errors
 /// [`Bad`] when the packet must end the connection.
-#[inline]
-pub fn decode<'a>(version: Version, frame: &Frame<'a>) -> Result<Packet<'a>, Bad> {
+pub fn decode(version: Version, frame: &Frame<'_>) -> Result<Packet, Bad> {
     match frame.first >> 4 {
-        3 => publish::decode(version, frame).map(Packet::Publish),
         4 => control::ack(version, Ack::Puback, frame.body),
         5 => control::ack(version, Ack::Pubrec, frame.body),
         6 => control::ack(version, Ack::Pubrel, frame.body),

@@ -59,8 +59,13 @@ impl Publish<'_> {
     }
 }
 
+/// Decodes a PUBLISH. Inlined and without a borrow of what it makes, so that a message costs no
+/// copies of the struct.
+///
+/// # Errors
+/// [`Bad`] when the packet must end the connection.
 #[inline]
-pub(super) fn decode<'a>(version: Version, frame: &Frame<'a>) -> Result<Publish<'a>, Bad> {
+pub fn publish<'a>(version: Version, frame: &Frame<'a>) -> Result<Publish<'a>, Bad> {
     let flags = frame.first & 0x0f;
     let qos = (flags >> 1) & 3;
     if qos == 3 || (qos == 0 && flags & 8 != 0) {
@@ -79,52 +84,50 @@ pub(super) fn decode<'a>(version: Version, frame: &Frame<'a>) -> Result<Publish<
             return Err(Bad::protocol("packet id 0"));
         }
     }
-    let mut publish = Publish {
+    let (alias, properties, payload) = match (version, rest) {
+        (Version::V3, payload) | (Version::V5, [0, payload @ ..]) => (None, None, payload),
+        (Version::V5, [3, 0x23, high, low, payload @ ..]) => {
+            (Some(u16::from_be_bytes([*high, *low])), None, payload)
+        }
+        (Version::V5, _) => properties(frame, rest)?,
+    };
+    if version == Version::V5 && (alias == Some(0) || (topic.is_empty() && alias.is_none())) {
+        return Err(Bad::protocol("neither topic nor alias"));
+    }
+    Ok(Publish {
         flags,
         topic,
         id,
-        alias: None,
-        properties: None,
-        payload: rest,
-    };
-    if version == Version::V5 {
-        match rest {
-            [0, payload @ ..] => publish.payload = payload,
-            [3, 0x23, high, low, payload @ ..] => {
-                publish.alias = Some(u16::from_be_bytes([*high, *low]));
-                publish.payload = payload;
-            }
-            _ => properties(&mut publish, frame, rest)?,
-        }
-        if publish.alias == Some(0) || (topic.is_empty() && publish.alias.is_none()) {
-            return Err(Bad::protocol("neither topic nor alias"));
-        }
-    }
-    Ok(publish)
+        alias,
+        properties,
+        payload,
+    })
 }
 
+/// Topic alias, other properties, and the payload.
+type Parts<'a> = (Option<u16>, Option<Box<Properties>>, &'a [u8]);
+
 /// Lets the library read the head of the packet: all but the payload, which need not be copied.
-fn properties<'a>(publish: &mut Publish<'a>, frame: &Frame<'a>, rest: &[u8]) -> Result<(), Bad> {
+fn properties<'a>(frame: &Frame<'a>, rest: &[u8]) -> Result<Parts<'a>, Bad> {
     let cut = Bad::malformed("PUBLISH properties");
     let (length, bytes) = varint(rest).ok_or(cut)?;
     let end = bytes.checked_add(length).ok_or(cut)?;
     let payload_bytes = rest.len().checked_sub(end).ok_or(cut)?;
     let head = frame.body.len().checked_sub(payload_bytes).ok_or(cut)?;
     let (head, payload) = frame.body.split_at_checked(head).ok_or(cut)?;
-    let (parsed, _) = v5_0::Publish::parse(publish.flags, Arc::from(head)).map_err(bad)?;
+    let (parsed, _) = v5_0::Publish::parse(frame.first & 0x0f, Arc::from(head)).map_err(bad)?;
+    let mut alias = None;
     let mut properties = Properties::default();
     for property in parsed.props() {
         match property {
-            Property::TopicAlias(alias) => publish.alias = Some(alias.val()),
+            Property::TopicAlias(it) => alias = Some(it.val()),
             Property::SubscriptionIdentifier(_) => {
                 return Err(Bad::protocol("subscription identifier from a client"));
             }
             other => properties.take(other)?,
         }
     }
-    publish.properties = Some(Box::new(properties));
-    publish.payload = payload;
-    Ok(())
+    Ok((alias, Some(Box::new(properties)), payload))
 }
 
 /// A variable byte integer and its bytes.

@@ -12,6 +12,7 @@ fn refused(version: Version, bytes: &[u8]) -> u8 {
     match frame(bytes, 1 << 20) {
         Err(bad) => bad.reason,
         Ok(None) => panic!("not whole: {bytes:02x?}"),
+        Ok(Some(frame)) if frame.is_publish() => publish(version, &frame).unwrap_err().reason,
         Ok(Some(frame)) => decode(version, &frame).unwrap_err().reason,
     }
 }
@@ -48,15 +49,11 @@ fn a_frame_is_judged_as_soon_as_it_can_be() {
 #[test]
 fn publish_is_borrowed_in_both_versions() {
     let bytes = b"\x3d\x09\0\x03a/b\0\x0ahi";
-    let Packet::Publish(p) = decode(Version::V3, &whole(bytes)).unwrap() else {
-        panic!()
-    };
+    let p = publish(Version::V3, &whole(bytes)).unwrap();
     assert_eq!((p.topic, p.id, p.payload), (&b"a/b"[..], 10, &b"hi"[..]));
     assert_eq!((p.qos(), p.dup(), p.flags & 1), (2, true, 1));
     let bytes = b"\x32\x0d\0\x03a/b\0\x0a\x03\x23\0\x05hi";
-    let Packet::Publish(p) = decode(Version::V5, &whole(bytes)).unwrap() else {
-        panic!()
-    };
+    let p = publish(Version::V5, &whole(bytes)).unwrap();
     assert_eq!((p.alias, p.payload), (Some(5), &b"hi"[..]));
     assert!(p.properties.is_none());
 }
@@ -71,9 +68,7 @@ fn publish_properties_become_fields() {
     body.extend_from_slice(b"payload");
     let mut bytes = vec![0x30, body.len() as u8];
     bytes.extend_from_slice(&body);
-    let Packet::Publish(p) = decode(Version::V5, &whole(&bytes)).unwrap() else {
-        panic!()
-    };
+    let p = publish(Version::V5, &whole(&bytes)).unwrap();
     let wanted = Properties {
         content_type: Some("c".into()),
         response_topic: Some("r".into()),
@@ -273,6 +268,7 @@ proptest! {
         let version = if v5 { Version::V5 } else { Version::V3 };
         if let Ok(Some(frame)) = frame(&bytes, 1 << 16) {
             prop_assert!(frame.length <= bytes.len());
+            drop(publish(version, &frame));
             drop(decode(version, &frame));
         }
         drop(connect(&bytes));
@@ -286,7 +282,7 @@ proptest! {
         body.push(0);
         body.extend_from_slice(&payload);
         let frame = Frame { first: 0x32, body: &body, length: body.len() + 2 };
-        let Packet::Publish(p) = decode(Version::V5, &frame).unwrap() else { panic!() };
+        let p = publish(Version::V5, &frame).unwrap();
         prop_assert_eq!((p.topic, p.id, p.payload), (topic.as_bytes(), id, &payload[..]));
     }
 }

@@ -1,14 +1,13 @@
 //! A message as a record: key, payload, and the headers that carry MQTT's own fields.
 //!
 //! Names and values that cannot change are encoded once: per proxy (QoS, retained and duplicate
-//! have 16 forms together) and per connection (client id). A record's size is computed first, so
-//! that its body is allocated once and exactly.
+//! have 16 forms together) and per connection (client id).
 
 use bytes::BytesMut;
 
 use crate::config::checked::HeaderNames;
 use crate::proxy::packet::{Properties, Publish};
-use crate::record::{self, Digits, Record, RecordWriter, varint};
+use crate::record::{self, Digits, Record, RecordWriter};
 
 /// The header of a connection's client id, encoded; empty if it is left out.
 #[derive(Clone, Debug, Default)]
@@ -18,10 +17,6 @@ pub struct ClientHeader(Box<[u8]>);
 #[derive(Debug)]
 pub struct HeaderTable {
     names: HeaderNames,
-    /// Name of the message id's header.
-    message_id: Option<Box<[u8]>>,
-    /// Name of the topic's header.
-    topic: Option<Box<[u8]>>,
     /// QoS, retained and duplicate for each value of PUBLISH's flags.
     flags: [Box<[u8]>; 16],
     flag_count: u32,
@@ -40,19 +35,6 @@ pub struct Place<'a> {
     pub client: &'a ClientHeader,
     /// When, milliseconds since 1970.
     pub now_ms: i64,
-}
-
-fn encoded(name: &str) -> Option<Box<[u8]>> {
-    (!name.is_empty()).then(|| {
-        let mut out = BytesMut::new();
-        record::put(&mut out, Some(name.as_bytes()));
-        out.as_ref().into()
-    })
-}
-
-/// Bytes that `bytes` take with their length before them.
-fn size(bytes: &[u8]) -> usize {
-    varint::len_signed(i64::try_from(bytes.len()).unwrap_or(i64::MAX)) + bytes.len()
 }
 
 impl HeaderTable {
@@ -81,8 +63,6 @@ impl HeaderTable {
             out.as_ref().into()
         });
         Self {
-            message_id: encoded(&names.message_id),
-            topic: encoded(&names.topic),
             flags,
             flag_count,
             names: names.clone(),
@@ -110,40 +90,24 @@ impl HeaderTable {
             .flags
             .get(usize::from(publish.flags & 0x0f))
             .map_or(&[][..], |flags| flags);
-        let mut capacity = size(key)
-            + size(publish.payload)
-            + flags.len()
-            + place.headers.0.len()
-            + place.client.0.len();
-        if let Some(name) = &self.message_id {
-            capacity += name.len() + size(id.text());
-        }
-        if let Some(name) = &self.topic {
-            capacity += name.len() + size(place.topic);
-        }
-        if let Some(properties) = &publish.properties {
-            self.each(properties, |name, value| {
-                capacity += size(name) + size(value)
-            });
-        }
-        let mut writer = RecordWriter::new(capacity, Some(key), Some(publish.payload));
+        let mut writer = RecordWriter::new(Some(key), Some(publish.payload));
         if !self.names.message_id.is_empty() {
             writer.header(self.names.message_id.as_bytes(), Some(id.text()));
         }
         writer.encoded_headers(self.flag_count, flags);
-        if self.topic.is_some() {
+        if !self.names.topic.is_empty() {
             writer.header(self.names.topic.as_bytes(), Some(place.topic));
         }
         writer.encoded_headers(u32::from(!place.client.0.is_empty()), &place.client.0);
         writer.encoded_headers(place.headers.1, place.headers.0);
         if let Some(properties) = &publish.properties {
-            self.each(properties, |name, value| writer.header(name, Some(value)));
+            self.properties(properties, &mut writer);
         }
         writer.finish(place.now_ms)
     }
 
-    /// Calls `put` for each header that the v5 properties make.
-    fn each(&self, properties: &Properties, mut put: impl FnMut(&[u8], &[u8])) {
+    /// The headers that the v5 properties make.
+    fn properties(&self, properties: &Properties, writer: &mut RecordWriter) {
         let names = &self.names;
         let fields = [
             (
@@ -161,12 +125,13 @@ impl HeaderTable {
         ];
         for (name, value) in fields {
             if let (false, Some(value)) = (name.is_empty(), value) {
-                put(name.as_bytes(), value);
+                writer.header(name.as_bytes(), Some(value));
             }
         }
         if let Some(prefix) = &names.user_property_prefix {
             for (name, value) in &properties.user {
-                put(format!("{prefix}{name}").as_bytes(), value.as_bytes());
+                let name = format!("{prefix}{name}");
+                writer.header(name.as_bytes(), Some(value.as_bytes()));
             }
         }
     }

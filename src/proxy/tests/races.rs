@@ -31,7 +31,7 @@ fn what_can_be_sent_can_be_released() {
             let mut out = Vec::new();
             while out.is_empty() {
                 std::thread::yield_now();
-                acks.take(&mut out, Telling::codes(Version::V3));
+                acks.take(&mut out, Telling::codes(Version::V3), |_, _| ());
             }
             let released = (1..=IDS)
                 .rev()

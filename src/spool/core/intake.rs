@@ -29,7 +29,7 @@ impl Intake for Spool {
         let id = state.intern(name, options, RECORD_BYTES_MAX);
         state.name_options(id, options);
         if state.topic(id).is_some_and(|topic| !topic.asked) {
-            self.shared.changed.notify_one();
+            self.shared.topics_changed.notify_one();
         }
         id
     }

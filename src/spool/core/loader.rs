@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
 use parking_lot::MutexGuard;
 
 use super::super::StreamId;
@@ -19,7 +18,6 @@ use super::gaps::unfound;
 use super::state::{LANES, Reading, State};
 use super::stream::{Entry, Span, Stream};
 use crate::metrics::Counter;
-use crate::record::Record;
 
 /// What is at a place.
 enum Found {
@@ -171,11 +169,7 @@ impl Shared {
             .map_or(Found::End, Found::Records))
     }
 
-    fn take_in(&self, lane: usize, reading: Reading, mut frame: ReadFrame) -> Step {
-        frame
-            .sections
-            .iter_mut()
-            .for_each(|s| apart(&mut s.records));
+    fn take_in(&self, lane: usize, reading: Reading, frame: ReadFrame) -> Step {
         let mut state = self.state.lock();
         let mut any = false;
         for section in frame.sections {
@@ -386,42 +380,4 @@ fn load(state: &mut State, section: SectionRecords) -> bool {
     state.cold_bytes += loaded;
     state.offer(id);
     true
-}
-
-/// Copies a stream's records out of what they share with all other records of their frame: one that
-/// waits must not keep whole frames in memory for the few records of its own.
-fn apart(records: &mut [Record]) {
-    let total = records.iter().map(|record| record.body.len()).sum();
-    let mut bytes = BytesMut::with_capacity(total);
-    for record in records.iter() {
-        bytes.extend_from_slice(&record.body);
-    }
-    let mut rest = bytes.freeze();
-    for record in records {
-        record.body = rest.split_to(record.body.len());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    #[test]
-    fn records_that_were_read_back_hold_nothing_of_their_frame() {
-        let frame = Bytes::from(vec![7; 10_000]);
-        let record = |from, to| Record {
-            timestamp_ms: 0,
-            headers_at: 1,
-            header_count: 0,
-            body: frame.slice(from..to),
-        };
-        let mut records = vec![record(0, 3), record(3, 3), record(9_000, 9_010)];
-        let before = records.clone();
-        apart(&mut records);
-        assert_eq!(records, before);
-        drop(before);
-        assert!(frame.is_unique());
-    }
 }

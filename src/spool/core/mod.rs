@@ -94,8 +94,9 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Whether memory is short: [`hot::Hot`].
     short: Arc<AtomicBool>,
-    /// For the uplink.
+    /// For the uplink's pump, and for its watcher of topics.
     changed: Notify,
+    topics_changed: Notify,
     /// For the writer thread.
     writer: Condvar,
     /// For the loader thread.

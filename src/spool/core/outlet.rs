@@ -21,6 +21,10 @@ impl Outlet for Spool {
         &self.shared.changed
     }
 
+    fn topics_changed(&self) -> &tokio::sync::Notify {
+        &self.shared.topics_changed
+    }
+
     fn came_round(&self) {
         self.shared.rounds.uplink.answer();
     }

@@ -79,6 +79,7 @@ pub(super) fn prepare(
         state: Mutex::new(state),
         short,
         changed: Notify::new(),
+        topics_changed: Notify::new(),
         writer: Condvar::new(),
         loader: Condvar::new(),
         log: Mutex::new(log),

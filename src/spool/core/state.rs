@@ -91,7 +91,9 @@ pub(super) struct Rejected {
 /// Tickets that became due, grouped by who waits, to be settled without the lock.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    groups: Vec<(Arc<dyn Settle>, Vec<u64>)>,
+    tokens: Vec<u64>,
+    /// Who waits, and where his tokens end.
+    groups: Vec<(Arc<dyn Settle>, usize)>,
     pub count: u64,
 }
 
@@ -99,15 +101,19 @@ impl Due {
     pub fn add(&mut self, ticket: Ticket) {
         self.count += 1;
         let same = |to: &Arc<dyn Settle>| Arc::ptr_eq(to, &ticket.to);
+        self.tokens.push(ticket.token);
+        let end = self.tokens.len();
         match self.groups.last_mut() {
-            Some((to, tokens)) if same(to) => tokens.push(ticket.token),
-            _ => self.groups.push((ticket.to, vec![ticket.token])),
+            Some((to, ends)) if same(to) => *ends = end,
+            _ => self.groups.push((ticket.to, end)),
         }
     }
 
     pub fn settle(self) {
-        for (to, tokens) in self.groups {
-            to.safe(&tokens);
+        let mut from = 0;
+        for (to, end) in self.groups {
+            to.safe(self.tokens.get(from..end).unwrap_or_default());
+            from = end;
         }
     }
 }

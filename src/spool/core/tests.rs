@@ -227,7 +227,7 @@ fn expired_records_leave_the_middle_of_a_stream() {
     for n in 0..10u64 {
         let age = if (3..6).contains(&n) { 3_600_000 } else { 0 };
         let value = world.next_id.to_le_bytes();
-        let record = RecordWriter::new(64, Some(b"k"), Some(&value)).finish(super::wall_ms() - age);
+        let record = RecordWriter::new(Some(b"k"), Some(&value)).finish(super::wall_ms() - age);
         world.append(id, ("old".into(), 0), record);
     }
     world.drain();

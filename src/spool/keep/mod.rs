@@ -398,8 +398,7 @@ fn walk(reader: &LogReader, segment: SegmentId, mut visit: impl FnMut(u64, Recor
 
 fn record_of(change: &Change) -> Record {
     let value = change.value.as_deref();
-    let bytes = change.key.len() + value.map_or(0, <[u8]>::len);
-    RecordWriter::new(bytes + 10, Some(&change.key), value).finish(0)
+    RecordWriter::new(Some(&change.key), value).finish(0)
 }
 
 fn key_of(record: &Record) -> Option<Bytes> {

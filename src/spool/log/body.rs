@@ -14,8 +14,6 @@
 //! without this they would be most of a small frame. Each column compresses well by itself and
 //! decodes by copying.
 
-use bytes::{Bytes, BytesMut};
-
 use crate::record::{Record, varint};
 
 /// Collects records and writes their columns. Reused from frame to frame.
@@ -80,7 +78,7 @@ struct Shape {
     middle: usize,
 }
 
-/// Reads `count` records back; `None` when the body does not hold them. They share one allocation.
+/// Reads `count` records back; `None` when the body does not hold them.
 pub(super) fn decode(raw: &[u8], count: usize, oldest_ms: i64) -> Option<Vec<Record>> {
     // A record has a byte in each column at least.
     if count > raw.len() / 6 {
@@ -114,7 +112,7 @@ pub(super) fn decode(raw: &[u8], count: usize, oldest_ms: i64) -> Option<Vec<Rec
     if !peek.is_empty() || total > super::RAW_BYTES_MAX {
         return None;
     }
-    let mut out = BytesMut::with_capacity(total);
+    let mut out = Vec::with_capacity(total);
     let (mut bounds, mut before) = (Vec::with_capacity(count), 0..0);
     for shape in &shapes {
         let from = out.len();
@@ -122,44 +120,27 @@ pub(super) fn decode(raw: &[u8], count: usize, oldest_ms: i64) -> Option<Vec<Rec
         fields = tail;
         out.extend_from_slice(own);
         let headers_at = out.len();
-        out.extend_from_within_range(before.start..before.start + shape.start);
+        out.extend_from_within(before.start..before.start + shape.start);
         let (own, tail) = headers.split_at_checked(shape.middle)?;
         headers = tail;
         out.extend_from_slice(own);
-        out.extend_from_within_range(before.end - shape.end..before.end);
+        out.extend_from_within(before.end - shape.end..before.end);
         before = headers_at..out.len();
         bounds.push((from, headers_at, out.len()));
     }
-    slice_up(&out.freeze(), &shapes, &bounds)
+    cut_up(&out, &shapes, &bounds)
 }
 
-fn slice_up(
-    bytes: &Bytes,
-    shapes: &[Shape],
-    bounds: &[(usize, usize, usize)],
-) -> Option<Vec<Record>> {
+fn cut_up(bytes: &[u8], shapes: &[Shape], bounds: &[(usize, usize, usize)]) -> Option<Vec<Record>> {
     let one = |(shape, (from, headers_at, to)): (&Shape, &(usize, usize, usize))| {
         Some(Record {
             timestamp_ms: shape.timestamp_ms,
             headers_at: u32::try_from(headers_at - from).ok()?,
             header_count: shape.header_count,
-            body: bytes.slice(*from..*to),
+            body: bytes.get(*from..*to)?.into(),
         })
     };
     shapes.iter().zip(bounds).map(one).collect()
-}
-
-trait ExtendFromWithin {
-    fn extend_from_within_range(&mut self, range: std::ops::Range<usize>);
-}
-
-impl ExtendFromWithin for BytesMut {
-    /// Copies what is there already; the capacity was reserved before.
-    fn extend_from_within_range(&mut self, range: std::ops::Range<usize>) {
-        let (from, length) = (self.len(), range.len());
-        self.resize(from + length, 0);
-        self.copy_within(range, from);
-    }
 }
 
 fn read_shapes(rest: &mut &[u8], count: usize, oldest_ms: i64) -> Option<Vec<Shape>> {

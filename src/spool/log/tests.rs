@@ -53,11 +53,7 @@ pub(super) fn record(stream: u32, run: u32, number: u64) -> Record {
         "x".repeat(usize::try_from(salt % 97).unwrap())
     );
     let key = (!salt.is_multiple_of(5)).then(|| format!("key-{}", salt % 13));
-    let mut writer = RecordWriter::new(
-        128,
-        key.as_ref().map(String::as_bytes),
-        Some(value.as_bytes()),
-    );
+    let mut writer = RecordWriter::new(key.as_ref().map(String::as_bytes), Some(value.as_bytes()));
     for header in 0..salt % 3 {
         writer.header(
             format!("h{header}").as_bytes(),

@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_header_that_is_there_twice_keeps_both_values() {
-        let mut writer = RecordWriter::new(64, None, Some(b"value"));
+        let mut writer = RecordWriter::new(None, Some(b"value"));
         writer.header(b"a", Some(b"1"));
         writer.header(b"a", Some(b"2"));
         writer.header(b"b", None);

@@ -55,7 +55,7 @@ pub fn make(gateway: &Gateway, bytes: u64, (topics, partitions): (&[String], u32
     while payload < bytes {
         for topic in ids.iter().cycle().take(usize::try_from(BATCH).unwrap()) {
             let device = reading(&mut text, records);
-            let body = RecordWriter::new(300, Some(device.as_bytes()), Some(text.as_bytes()));
+            let body = RecordWriter::new(Some(device.as_bytes()), Some(text.as_bytes()));
             batch.push(Incoming {
                 topic: *topic,
                 record: body.finish(1_767_225_600_000 + i64::try_from(records / 500).unwrap()),

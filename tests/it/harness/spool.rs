@@ -63,6 +63,7 @@ pub struct MemorySpool {
     state: Mutex<State>,
     events: Mutex<Events>,
     changed: Notify,
+    topics_changed: Notify,
 }
 
 impl MemorySpool {
@@ -132,7 +133,7 @@ impl MemorySpool {
         let mut state = self.state();
         let id = TopicId(u32::try_from(state.unknown.len()).unwrap());
         state.unknown.push((id, topic.into()));
-        self.changed.notify_one();
+        self.topics_changed.notify_one();
     }
 
     /// Appends `count` records of `size` bytes; their values say who they are.
@@ -253,7 +254,7 @@ impl State {
         for _ in 0..count {
             let sent_as = stream.sent_as.unwrap_or(current);
             let value = format!("{:-<size$}", format!("{current}/{}", stream.number));
-            let record = RecordWriter::new(size + 8, None, Some(value.as_bytes())).finish(at_ms);
+            let record = RecordWriter::new(None, Some(value.as_bytes())).finish(at_ms);
             stream.entries.push(Entry {
                 run: current,
                 sent_as,
@@ -281,6 +282,10 @@ impl State {
 impl Outlet for MemorySpool {
     fn changed(&self) -> &Notify {
         &self.changed
+    }
+
+    fn topics_changed(&self) -> &Notify {
+        &self.topics_changed
     }
 
     fn take(&self, limits: &TakeLimits, wanted: Wanted<'_>) -> Vec<Taken> {

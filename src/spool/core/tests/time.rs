@@ -27,7 +27,7 @@ impl World {
     fn send_stamped(&mut self, topic: &str, ttl: Option<Duration>, now_ms: i64) {
         let id = self.spool.topic(topic, &TopicOptions { priority: 0, ttl });
         let value = self.next_id.to_le_bytes();
-        let record = RecordWriter::new(64, Some(b"k"), Some(&value)).finish(now_ms);
+        let record = RecordWriter::new(Some(b"k"), Some(&value)).finish(now_ms);
         self.append(id, (topic.to_owned(), 0), record);
     }
 

@@ -229,7 +229,7 @@ impl World {
         } else {
             0
         };
-        let record = RecordWriter::new(64, Some(&key.to_le_bytes()), Some(&value))
+        let record = RecordWriter::new(Some(&key.to_le_bytes()), Some(&value))
             .finish(super::super::wall_ms() - age);
         self.append(id, (name, key), record);
     }

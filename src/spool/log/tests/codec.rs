@@ -1,6 +1,5 @@
 //! Round trips of everything that is written.
 
-use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::body::{BodyWriter, decode};
@@ -94,7 +93,7 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
         proptest::collection::vec(header, 0..4),
     )
         .prop_map(|(at, key, value, headers)| {
-            let mut writer = RecordWriter::new(64, key.as_deref(), value.as_deref());
+            let mut writer = RecordWriter::new(key.as_deref(), value.as_deref());
             for (name, value) in &headers {
                 writer.header(name, value.as_deref());
             }
@@ -111,7 +110,7 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
         timestamp_ms,
         headers_at: u32::try_from(usize::from(at).min(body.len())).unwrap(),
         header_count,
-        body: Bytes::from(body),
+        body: body.into(),
     });
     proptest::collection::vec(prop_oneof![4 => sound, 1 => odd], 0..30)
 }

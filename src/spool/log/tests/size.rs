@@ -27,7 +27,7 @@ fn mqtt_record(rng: &mut Rng, topic: u64, packet_id: u64, drift: &mut [f64; 3]) 
     let key = format!("plant/l{}/m{}/{kind}", topic / 100, topic % 100);
     let value = reading(rng, topic % 100, drift);
     assert_eq!(value.len(), 112);
-    let mut writer = RecordWriter::new(256, Some(key.as_bytes()), Some(value.as_bytes()));
+    let mut writer = RecordWriter::new(Some(key.as_bytes()), Some(value.as_bytes()));
     writer.header(b"mqtt.message.id", Some(packet_id.to_string().as_bytes()));
     writer.header(b"mqtt.qos", Some(b"1"));
     writer.header(b"mqtt.retained", Some(b"false"));
