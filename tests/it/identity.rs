@@ -179,7 +179,11 @@ fn gateway_and_leader_killed_together(kafka: &Kafka) {
     gateway.up();
     let load = Load::start(&gateway, "together", LOAD);
     let mut resumed = 0.0;
-    for node in [3, 1, 2] {
+    // How many streams have something on disk that is not known to be in Kafka is chance.
+    for (round, node) in [3, 1, 2].into_iter().cycle().take(9).enumerate() {
+        if round >= 3 && resumed >= 6.0 {
+            break;
+        }
         gateway.wait_figure("sent_total", 60, |n| n >= 1_000.0);
         std::thread::scope(|scope| {
             scope.spawn(|| kafka.each("kill", &[node]));
@@ -187,7 +191,8 @@ fn gateway_and_leader_killed_together(kafka: &Kafka) {
         });
         gateway.up();
         gateway.wait_figure("sent_total", 60, |n| n >= 1_000.0);
-        resumed += gateway.wait_figure("streams_resumed_total", 60, |n| n >= 2.0);
+        gateway.wait_figure("buffered_records", 60, |n| n < 100.0);
+        resumed += gateway.metrics().of("streams_resumed_total");
         kafka.each("restart", &[node]);
     }
     let stale: i64 = told(&gateway, ": resumed ", "records").iter().sum();
