@@ -76,6 +76,7 @@ fn a_hundred_kills_under_load_lose_repeat_and_reorder_nothing() {
 fn round(kafka: &Kafka, gateway: &mut Gateway) {
     let up = kill_in_mid_load(gateway, "sent_total");
     eprintln!("Kafka up: {up:.0?}");
+    assert!(up.buffered >= 200.0, "the fault did not bite");
     kafka.cluster("kill", &["1"]);
     let down = kill_in_mid_load(gateway, "acknowledged_total");
     eprintln!("Kafka down: {down:.0?}");
