@@ -165,6 +165,8 @@ impl<E: Engine> Pump<E> {
     fn joined(&mut self, done: Result<Event, tokio::task::JoinError>) {
         match done {
             Ok(event) => self.handle(event),
+            // The gateway ends.
+            Err(error) if error.is_cancelled() => {}
             Err(error) => tracing::error!(%error, "uplink task ended badly"),
         }
     }
